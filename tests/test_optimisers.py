@@ -17,7 +17,7 @@ from harness.methods import _fine_tuning, methods
 from harness.methods.artifact import artifact_size_bytes, load_artifact, save_artifact
 from harness.methods.configure import parse_methods
 from harness.records.record import Budget
-from harness.records.workload import TRAINED_BYTES
+from harness.records.workload import OF_MATRICES, RANKED, TRAINED_BYTES
 from harness.running.worker import Worker
 from harness.support.errors import UnsupportedError, UsageError
 from harness.tasks import Task
@@ -148,15 +148,16 @@ def test_state_takes_the_bytes_that_plans_count(optimiser: Any, masters: Any) ->
         pytest.importorskip("bitsandbytes")
     dtype = torch.float32 if masters == "float32" else torch.bfloat16
     parameter = nn.Parameter(torch.randn(512, 256).to(dtype))
-    made = optimiser_of([ParameterGroup([parameter], 1e-3, 0.01)], optimiser, masters)
+    group = ParameterGroup([parameter], 1e-3, 0.01, is_of_matrices=optimiser in OF_MATRICES)
+    made = optimiser_of([group], optimiser, masters, rank=16)
     (parameter.float() ** 2).sum().backward()
     made.step()
     assert parameter.grad is not None
     expected = TRAINED_BYTES[optimiser, masters]
-    n = parameter.numel()
+    rank = 16 if optimiser in RANKED else 1
     assert parameter.element_size() == expected.master
     assert parameter.grad.element_size() == expected.gradient
-    assert state_bytes(made) == pytest.approx(expected.state * n, abs=16)
+    assert state_bytes(made) == pytest.approx(expected.state_bytes(512, 256, rank), abs=16)
 
 
 def test_8_bits_stay_near_adamw() -> None:

@@ -15,13 +15,14 @@ from typing import Any
 
 from harness.backbones import BackboneFiles
 from harness.cost.launches import pass_launches, step_launches
-from harness.cost.memory import NO_MEMORY, Memory, Regime, Trained, forward_memory, regime, training_memory
+from harness.cost.memory import NO_MEMORY, Memory, Regime, forward_memory, regime, training_memory
+from harness.cost.optimising import bytes_of, optimiser_flops, trained_part
 from harness.cost.shape import Shape, read_shape
 from harness.cost.storage import Storage, storage_of
 from harness.features import ENCODE_ROWS
 from harness.measure import Device, logit_bytes, rows_of_pass
 from harness.planning import PlannedCell
-from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, TrainedBytes, Workload
+from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TrainedBytes, Workload
 from harness.tasks import Reply, Source, Task
 
 _SAMPLED_TEXTS = 200
@@ -48,8 +49,6 @@ _PLAIN_BYTES = 50e6
 
 _WORDS_PER_CLASS = 2.0
 """Tokens with a distribution over the vocabulary for each class that a prompt may end in."""
-
-_PLAIN = TRAINED_BYTES["adamw", "float32"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,8 @@ def amount(planned: PlannedCell, task: Task, files: BackboneFiles | None, device
         each += 2.0 * tokens * shape.width * shape.vocabulary
     # Trials train on four fifths of the rows, for as many epochs (see `tuning`).
     n_fits = 1.0 if trials is None else 1.0 + 0.8 * trials
-    fitted = work.steps * work.texts_per_step * work.passes_per_text * each * n_fits
+    a_step = work.texts_per_step * work.passes_per_text * each + optimiser_flops(method, work, shape)
+    fitted = work.steps * a_step * n_fits
     n_scored = work.n_scored(len(task.kind.wordings_beside(task.prompt, task.label_words)))
     answered = n_scored * _texts_to_answer(work, reply, tokens) * shape.forward_flops(tokens, length)
     train_flops = work.encoded * each + fitted + answered
@@ -212,7 +212,7 @@ def _memory(
     storage = storage_of(
         shape, bits16=bits16, weights=config.get("weights", "auto"), matrix_bytes=method.quantised_bytes
     )
-    each = TRAINED_BYTES.get((config.get("optimiser", "adamw"), config.get("masters", "float32")), _PLAIN)
+    each = bytes_of(method)
     blocks = work.share_trained * shape.n_blocks
     added = method.n_added(shape.width, shape.n_blocks)
 
@@ -287,22 +287,25 @@ def _step(
     """Return the memory of a training step on the longest texts."""
     checkpoints = bool(getattr(planned.method, "gradient_checkpointing", False))
     blocks, through = _blocks_of(work, shape, checkpoints=checkpoints)
-    parameters = work.share_trained * shape.n_blocks * shape.block_parameters + added
+    outside = 0.0
     if work.share_trained >= 1.0:  # only the embedding's rows that occur are trained
         n_words = min(float(shape.vocabulary), _HEAPS * math.sqrt(planned.cell.n_train * texts.tokens))
-        parameters += n_words * shape.width
+        outside = n_words * shape.width
+    trained = trained_part(
+        planned.method,
+        work,
+        shape,
+        blocks=blocks,
+        through=through,
+        added=added,
+        outside=outside,
+        checkpoints=checkpoints,
+    )
     n_rows = max(1.0, work.texts_per_step / max(1, work.pieces))  # a piece has at least one row
     n_logits = 0.0 if texts.n_answer is None else min(texts.longest, float(texts.n_answer))
     memory = training_memory(
         shape,
-        Trained(
-            blocks=blocks,
-            blocks_through=through,
-            parameters=parameters,
-            additions=work.additions,
-            checkpoints=checkpoints,
-            added=added,
-        ),
+        trained,
         how,
         n_rows=n_rows,
         length=texts.longest,

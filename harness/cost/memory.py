@@ -61,6 +61,8 @@ class Trained:
         additions: inputs that small added modules keep, per token and block, in widths of the model.
         checkpoints: whether blocks are recomputed in the backward pass.
         added: number of parameters that are added to the transformer; `parameters` includes them.
+        resting: number of blocks that train in other steps only. Gradients pass through them.
+        state_bytes: bytes of the optimiser's state; None for those of `parameters` equal numbers.
     """
 
     blocks: float
@@ -69,6 +71,8 @@ class Trained:
     additions: float = 0.0
     checkpoints: bool = False
     added: float = 0.0
+    resting: float = 0.0
+    state_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -158,20 +162,21 @@ def training_memory(
     full = tokens * kept_by_block(shape, how, length, trains=True)
     added = product + (float(_FLOAT) if how.mask_bytes > 1 else 1.0)  # the rounded input and its mask
     through = tokens * (kept_by_block(shape, how, length, trains=False) + trained.additions * added * shape.width)
-    n_through = trained.blocks + trained.blocks_through
-    kept = trained.blocks * full + trained.blocks_through * through
+    n_through = trained.blocks + trained.resting + trained.blocks_through
+    own = trained.blocks + trained.resting
+    kept = trained.blocks * full + (trained.resting + trained.blocks_through) * through
     if trained.checkpoints:
         kept = n_through * tokens * shape.width * _FLOAT + max(full if trained.blocks else 0.0, through)
-    if trained.blocks >= shape.n_blocks:  # the norm behind the embeddings, and its dropout
+    if own >= shape.n_blocks:  # the norm behind the embeddings, and its dropout
         kept += tokens * shape.width * (_FLOAT + (how.mask_bytes if shape.dropout > 0 else 0.0))
     passing = tokens * (2.0 * _FLOAT * shape.width + 2.0 * product * shape.inner)
     gradients = trained.parameters * each.gradient
-    held = _held(storage, shape, trained.blocks, each.master, trained.added, language_model=language_model)
+    held = _held(storage, shape, own, each.master, trained.added, language_model=language_model)
     begins = replace(
         held,
-        optimiser=trained.parameters * each.state,
+        optimiser=trained.parameters * each.state if trained.state_bytes is None else trained.state_bytes,
         gradients=gradients if pieces > 1 else 0.0,
-        rounded_weights=_rounded(shape, how, storage, each, trained.blocks, trained.blocks_through),
+        rounded_weights=_rounded(shape, how, storage, each, own, trained.blocks_through),
         kept=kept,
         # With their log-probabilities; their gradients come before the temporaries of any block.
         logits=logit_bytes * (3.0 if logit_bytes > passing else 2.0),

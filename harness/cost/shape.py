@@ -60,6 +60,13 @@ class Shape:
         return 2 * self.width if self.gated else 9 * self.width + self.inner
 
     @property
+    def matrices(self) -> list[tuple[int, int]]:
+        """Rows and columns of the matrices of one block; they have `block_parameters` weights."""
+        attention = [(self.attention_width, self.width), (self.width, self.attention_width)]
+        keys = [(self.key_width, self.width)] * 2
+        return [*attention, *keys, *([(self.inner, self.width)] * (3 if self.gated else 2))]
+
+    @property
     def embedding_parameters(self) -> int:
         """Weights of the embedding of the vocabulary."""
         return self.vocabulary * self.width

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.backbones import BackboneFiles, Weights
 from harness.methods._answers import read_state
@@ -29,7 +29,7 @@ from harness.methods._gradient import GradientMethod, TrainedMethod, expected_pa
 from harness.methods.base import Fitted
 from harness.methods.bench import Bench
 from harness.methods.restoring import check_tensors
-from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, TRAINED_BYTES, Budget, Optimiser, Role, Workload
+from harness.records import FORWARD, FORWARD_AND_BACKWARD, THROUGH, Budget, Optimiser, Role, Workload
 from harness.support import UnsupportedError
 from harness.tasks import FORMS, Answers, Form, Ints, Kind, Labels, Rows, Task, kinds
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from harness.records import TrainedBytes
     from harness.training import AdaptedModel, Batch, Batches, Examples, Hooks, Inputs, ParameterGroup
 
 
@@ -104,7 +103,7 @@ class FineTuning(GradientMethod):
             compiling (counted as warm-up). `auto` compiles where the steps of the fit, as the first ones were timed,
             would take several minutes. Results are the same up to rounding.
         optimiser: `adamw` keeps two float32 moments for each trained number; `adamw-8bit` keeps them in 8 bits
-            (bitsandbytes): 2 bytes instead of 8.
+            (bitsandbytes): 2 bytes instead of 8. Methods that train the transformer's own matrices serve others.
         attention: implementation of attention: `auto` (transformers' choice, mostly `sdpa`), `sdpa` (torch's fused
             kernels), `eager` (single operations), or `flash_attention_2` (a package for GPUs). Results are the same up
             to rounding.
@@ -147,6 +146,19 @@ class FineTuning(GradientMethod):
     can_be_checkpointed: ClassVar[bool] = True
     """Whether blocks can be computed again."""
 
+    optimisers: ClassVar[frozenset[Optimiser]] = frozenset({"adamw", "adamw-8bit"})
+    """Values of the setting `optimiser` that the method serves."""
+
+    @field_validator("optimiser")
+    @classmethod
+    def _serves_optimiser(cls, value: Optimiser) -> Optimiser:
+        if value in cls.optimisers:
+            return value
+        raise ValueError(
+            f"expected one of {', '.join(sorted(cls.optimisers))}. Others save memory where most of the transformer's "
+            f"matrices train in every step; '{cls.name}' trains {cls.trains}. For them use full"
+        )
+
     @property
     def plans_modules(self) -> bool:
         """Whether settings depend on a backbone's modules, so that a plan looks at every architecture."""
@@ -167,10 +179,6 @@ class FineTuning(GradientMethod):
             additions=self.additions,
             texts_per_answer=1.0,
         )
-
-    def trained_bytes(self) -> TrainedBytes:
-        """Return the bytes for each number of a trained matrix: the number, its gradient, its moments."""
-        return TRAINED_BYTES[self.optimiser, "float32"]
 
     def halved(self) -> TrainedMethod | None:
         """Return the method with pieces of half the size; with single rows, turn on gradient checkpointing."""
@@ -218,7 +226,8 @@ class FineTuning(GradientMethod):
         if reason is not None or files is None or is_known:
             return reason
         asked = kinds.get(kind)
-        key = (self.name, json.dumps(self._shape(), sort_keys=True), asked.form, files.fingerprint)
+        shape = json.dumps(self._shape(), sort_keys=True)
+        key = (self.name, shape, asked.form, files.fingerprint, self.needs_modules())
         if key not in _REFUSALS:
             _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
         return _REFUSALS[key]
@@ -266,6 +275,10 @@ class FineTuning(GradientMethod):
                 f"transformers does not support gradient checkpointing for a {type(transformer).__name__}: use "
                 "gradient_checkpointing=false."
             )
+
+    def needs_modules(self) -> str:
+        """Return a name of what `check` demands beside the settings that decide the modules; empty if nothing."""
+        return ""
 
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
         """Return the transformer with the parameters that a method adds; by default, the transformer itself."""
@@ -367,8 +380,9 @@ class FineTuning(GradientMethod):
         try:
             with bench.working("fit"):
                 inputs = self.make_inputs(model, examples, bench)
+                groups = self.rated_groups(model, bench)
+                hooks = self.make_hooks(model, bench)
                 flops = bench.flops_model(self.flops_key(bench), inputs.count_flops)
-                groups = self._at_width(self.parameter_groups(model), bench)
                 items = examples.items_of(inside)
                 batches = inputs.batches(items, examples.targets[items], batch_size=self.batch_size, seed=bench.seed)
                 self.begin(model, inputs, batches, bench)
@@ -384,7 +398,7 @@ class FineTuning(GradientMethod):
                         flops=flops,
                         precision=bench.precision(self.precision),
                         loss=self.training_loss(rows.known_labels[inside], bench),
-                        hooks=self.make_hooks(model, bench),
+                        hooks=hooks,
                         evaluate=self._evaluation(inputs, examples, outside, rows.known_labels[outside], bench),
                         compiles=bool(blocks),
                         predict=self._prediction(model, inputs, examples, rows, outside, bench),
@@ -412,8 +426,12 @@ class FineTuning(GradientMethod):
             logits = inputs.logits(outside, bench.n_outputs, bench.device, bench.precision(self.precision))
         return form.answers(logits)
 
-    def _at_width(self, groups: list[ParameterGroup], bench: Bench) -> list[ParameterGroup]:
-        """Return the groups with the rates of the transformer's parameters for the width of the backbone."""
+    def rated_groups(self, model: AdaptedModel, bench: Bench) -> list[ParameterGroup]:
+        """Return the parameter groups with the rates of the transformer's parameters for the width of the backbone."""
+        return self.at_width(self.parameter_groups(model), bench)
+
+    def at_width(self, groups: list[ParameterGroup], bench: Bench, exponent: float = 1.0) -> list[ParameterGroup]:
+        """Return the groups with the rates for the width; those of matrices fall with a power of it."""
         share = self.rate_share(bench.some_backbone.files)
         if share == 1.0:
             return groups
@@ -422,7 +440,11 @@ class FineTuning(GradientMethod):
             f"{KNOWN_WIDTH}"
         )
         return [
-            dataclasses.replace(group, learning_rate=group.learning_rate * share) if group.anchored else group
+            dataclasses.replace(
+                group, learning_rate=group.learning_rate * share ** (exponent if group.is_of_matrices else 1.0)
+            )
+            if group.anchored
+            else group
             for group in groups
         ]
 
@@ -518,6 +540,7 @@ class FineTuning(GradientMethod):
     def _shape(self) -> dict[str, Any]:
         """Return the settings that decide the modules of the adapted transformer."""
         same = {*GradientMethod.model_fields, "compile", "optimiser", "masters", "prompt_format"}
+        same |= {"optimiser_rank", "optimiser_blocks"}
         return {name: value for name, value in self.config().items() if name not in same}
 
     def _why_not_adapted(self, planned: _Planned) -> str | None:

@@ -114,6 +114,7 @@ class TrainedMethod(Method):
             l2_start=getattr(self, "l2_start", 0.0),
             optimiser=getattr(self, "optimiser", "adamw"),
             masters=getattr(self, "masters", "float32"),
+            rank=getattr(self, "optimiser_rank", 1),
         )
 
     def carve(self, rows: Rows, bench: Bench) -> tuple[Ints, Ints]:

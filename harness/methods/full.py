@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods._masters import OwnWeights
 from harness.methods.base import Choice, Range, SearchSpace, method
+from harness.records import Optimiser
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +38,7 @@ class Full(OwnWeights):
     source = "Devlin et al., 2019, arXiv:1810.04805"
     can: ClassVar[frozenset[str]] = frozenset({"vllm"})
     search_space: ClassVar[SearchSpace] = FULL_SEARCH_SPACE
+    optimisers: ClassVar[frozenset[Optimiser]] = OwnWeights.optimisers | {"lisa"}
 
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """Yield all parameters."""

@@ -11,6 +11,7 @@ from harness.methods._by_depth import ByDepth
 from harness.methods.base import Choice, SearchSpace, method
 from harness.methods.bench import Bench
 from harness.methods.full import FULL_SEARCH_SPACE, Full
+from harness.records import Optimiser
 
 if TYPE_CHECKING:
     from harness.measure import FlopsModel
@@ -38,6 +39,7 @@ class GradualUnfreezing(ByDepth, Full):
     search_space: ClassVar[SearchSpace] = {**FULL_SEARCH_SPACE, "unfrozen_by": Choice((0.3, 0.5, 0.8))}
 
     compacts_embedding: ClassVar[bool] = False
+    optimisers: ClassVar[frozenset[Optimiser]] = Full.optimisers - {"lisa"}  # both choose which blocks train
 
     learning_rate: float = Field(default=3e-4, gt=0)
     unfrozen_by: float = Field(default=0.5, gt=0, lt=1)

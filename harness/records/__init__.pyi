@@ -59,6 +59,8 @@ from .upgrade import of_reference as of_reference
 from .upgrade import role_of as role_of
 from .workload import FORWARD as FORWARD
 from .workload import FORWARD_AND_BACKWARD as FORWARD_AND_BACKWARD
+from .workload import OF_MATRICES as OF_MATRICES
+from .workload import RANKED as RANKED
 from .workload import THROUGH as THROUGH
 from .workload import TRAINED_BYTES as TRAINED_BYTES
 from .workload import FitLength as FitLength
@@ -67,3 +69,4 @@ from .workload import Optimiser as Optimiser
 from .workload import TrainedBytes as TrainedBytes
 from .workload import Workload as Workload
 from .workload import bytes_in_4_bits as bytes_in_4_bits
+from .workload import step_flops as step_flops

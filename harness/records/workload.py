@@ -16,8 +16,23 @@ THROUGH = 2.0
 FORWARD_AND_BACKWARD = 3.0
 """Cost of a forward pass and the gradients of activations and weights (Kaplan et al., 2020, arXiv:2001.08361)."""
 
-Optimiser = Literal["adamw", "adamw-8bit"]
-"""AdamW with moments in float32, or in 8 bits (bitsandbytes; Dettmers et al., 2022, arXiv:2110.02861)."""
+Optimiser = Literal["adamw", "adamw-8bit", "adafactor", "muon", "galore", "apollo", "lisa"]
+"""How weights are updated.
+
+- `adamw`: two moments in float32.
+- `adamw-8bit`: two moments in 8 bits (bitsandbytes; Dettmers et al., 2022, arXiv:2110.02861).
+- `adafactor`: the second moment of a matrix by its rows and columns (torch; Shazeer and Stern, 2018, arXiv:1804.04235).
+- `muon`: one moment, whose update is made orthogonal (torch; Jordan et al., 2024).
+- `galore`: AdamW on gradients that are projected to a few dimensions (Zhao et al., 2024, arXiv:2403.03507).
+- `apollo`: a rate for each channel, from moments of projected gradients (Zhu et al., 2024, arXiv:2412.05270).
+- `lisa`: AdamW on a few blocks at a time, drawn anew every few steps (Pan et al., 2024, arXiv:2403.17919).
+"""
+
+OF_MATRICES: Final[frozenset[Optimiser]] = frozenset({"adafactor", "muon", "galore", "apollo"})
+"""Optimisers for matrices inside blocks. AdamW trains everything else: vectors, embeddings, the output layer."""
+
+RANKED: Final[frozenset[Optimiser]] = frozenset({"galore", "apollo"})
+"""Optimisers that project gradients to a number of dimensions."""
 
 Masters = Literal["float32", "bfloat16-stochastic", "bfloat16-kahan"]
 """How trained matrices are kept: in float32, or in bfloat16 with one of two ways to keep small updates."""
@@ -30,17 +45,28 @@ class TrainedBytes:
     Attributes:
         master: the number itself.
         gradient: its gradient.
-        state: state of the optimiser.
+        state: state of the optimiser, for each number.
+        smaller: state for each unit of the matrix's smaller side, and of the rank where the optimiser has one.
+        larger: state for each unit of its larger side, in the same way.
     """
 
     master: float
     gradient: float
     state: float
+    smaller: float = 0.0
+    larger: float = 0.0
 
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return self.master + self.gradient + self.state
+    def state_bytes(self, n_rows: float, n_columns: float, rank: int = 1) -> float:
+        """Return the bytes of the optimiser's state for a matrix.
+
+        Args:
+            n_rows: rows of the matrix.
+            n_columns: its columns.
+            rank: dimensions that gradients are projected to; 1 where they are not.
+        """
+        smaller, larger = sorted((n_rows, n_columns))
+        sides = self.smaller * smaller + self.larger * larger
+        return self.state * n_rows * n_columns + min(rank, smaller) * sides
 
 
 _8BIT: Final = 2 * (1 + 4 / 256)
@@ -51,8 +77,37 @@ TRAINED_BYTES: Final[Mapping[tuple[Optimiser, Masters], TrainedBytes]] = {
     ("adamw", "bfloat16-stochastic"): TrainedBytes(2, 2, 4),
     ("adamw", "bfloat16-kahan"): TrainedBytes(2, 2, 6),
     ("adamw-8bit", "float32"): TrainedBytes(4, 4, _8BIT),
+    ("adafactor", "float32"): TrainedBytes(4, 4, 0, smaller=4, larger=4),
+    ("muon", "float32"): TrainedBytes(4, 4, 4),
+    ("galore", "float32"): TrainedBytes(4, 4, 0, smaller=4, larger=8),  # the projection; two moments
+    ("apollo", "float32"): TrainedBytes(4, 4, 0, larger=8),  # the projection is drawn anew from its seed
+    ("lisa", "float32"): TrainedBytes(4, 4, 8),  # of the blocks that train in a step
 }
 """Bytes by settings of a method that trains by gradient; a pair that is missing is refused."""
+
+
+_MUON_ITERATIONS: Final = 5
+"""Iterations by which torch's Muon makes an update orthogonal."""
+
+
+def step_flops(optimiser: Optimiser, n_rows: float, n_columns: float, rank: int = 1) -> float:
+    """Return the operations of an optimiser's products for a matrix in a step; 0 where it has none worth counting.
+
+    Those that renew a projection every few steps are left out.
+
+    Args:
+        optimiser: the optimiser.
+        n_rows: rows of the matrix.
+        n_columns: its columns.
+        rank: dimensions that gradients are projected to.
+    """
+    smaller, larger = sorted((n_rows, n_columns))
+    if optimiser == "muon":
+        return _MUON_ITERATIONS * (4.0 * smaller**2 * larger + 2.0 * smaller**3)
+    if optimiser in RANKED:
+        n_products = 2 if optimiser == "galore" else 1
+        return 2.0 * n_products * min(rank, smaller) * n_rows * n_columns
+    return 0.0
 
 
 def bytes_in_4_bits(*, double_quantisation: bool) -> float:

@@ -7,6 +7,10 @@ from .batches import FeatureBatches as FeatureBatches
 from .blocks import Stack as Stack
 from .budget import BudgetProgress as BudgetProgress
 from .budget import Schedule as Schedule
+from .by_matrix import RATES as RATES
+from .by_matrix import WIDTH_EXPONENTS as WIDTH_EXPONENTS
+from .by_matrix import check_matrices as check_matrices
+from .by_matrix import set_matrices_apart as set_matrices_apart
 from .compiled import as_written as as_written
 from .compiled import compile_model as compile_model
 from .compiled import compiling_pays as compiling_pays
@@ -46,6 +50,7 @@ from .outside import read_outside as read_outside
 from .pairs import GivenPairs as GivenPairs
 from .pairs import PairInputs as PairInputs
 from .quantised import quantise_linear_layers as quantise_linear_layers
+from .sampling import SampledBlocks as SampledBlocks
 from .shared_keys import Past as Past
 from .shared_keys import continuing_cache as continuing_cache
 from .shared_keys import count_kept_layers as count_kept_layers

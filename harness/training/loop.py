@@ -31,9 +31,10 @@ class Optimisation:
         accumulation: pieces of a batch that pass the model one by one; the step is the same and needs less memory.
         l2_start: strength of the pull towards the starting point: adds `l2_start / 2 * |w - w_0|^2` to the loss, over
             the groups that are `anchored` (L2-SP, Li et al., 2018, arXiv:1802.01483).
-        optimiser: how AdamW keeps its moments.
+        optimiser: how weights are updated.
         masters: how trained parameters in bfloat16 are rounded; `float32` where there are none.
-        seed: of stochastic rounding.
+        seed: of stochastic rounding and random projections.
+        rank: dimensions that the optimiser projects gradients to, where it does.
     """
 
     warmup: float = 0.1
@@ -45,6 +46,7 @@ class Optimisation:
     optimiser: Optimiser = "adamw"
     masters: Masters = "float32"
     seed: int = 0
+    rank: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +58,14 @@ class ParameterGroup:
         learning_rate: peak learning rate.
         weight_decay: weight decay of the matrices; vectors (biases, norms) are not decayed.
         anchored: whether `l2_start` pulls them to their start; a new head starts nowhere in particular.
+        is_of_matrices: whether an optimiser for matrices updates them, if it is one; the rates are those of AdamW.
     """
 
     parameters: Sequence[nn.Parameter]
     learning_rate: float
     weight_decay: float = 0.0
     anchored: bool = True
+    is_of_matrices: bool = False
 
 
 class Hooks:
@@ -193,7 +197,9 @@ def train(
         UnsupportedError: the loss does not depend on any parameter of a group, which would stay untrained.
     """
     hooks = hooks or Hooks()
-    optimiser = optimiser_of(groups, optimisation.optimiser, optimisation.masters, optimisation.seed)
+    how = optimisation
+    optimiser = optimiser_of(groups, how.optimiser, how.masters, how.seed, how.rank)
+    step_flops = getattr(optimiser, "step_flops", 0.0)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     anchor = _Anchor(groups, optimisation.l2_start) if optimisation.l2_start > 0 else None
     outcome = FitResult(decay=[1.0] * len(groups))
@@ -234,7 +240,7 @@ def train(
         outcome.steps += 1
         outcome.tokens += batch.n_tokens
         n_texts = batch.n_rows * batch.texts_per_row
-        spent = flops.batch(n_texts, batch.length, batch.n_outputs) if flops is not None else 0.0
+        spent = flops.batch(n_texts, batch.length, batch.n_outputs) + step_flops if flops is not None else 0.0
         outcome.flops += spent
         progress.flops += spent
         hooks.after_step(progress.fraction())

@@ -1,4 +1,4 @@
-"""AdamW with float32 weights, with moments in 8 bits, and for matrices that are kept in bfloat16.
+"""Make optimisers; and AdamW for matrices that are kept in bfloat16.
 
 bfloat16 has 8 significant bits, so that rounding to the nearest number loses most updates of fine-tuning. Two remedies
 are known (Zamirai et al., 2020, arXiv:2010.06192): stochastic rounding keeps them on average, and Kahan summation keeps
@@ -20,6 +20,7 @@ from torch import nn
 
 from harness.backbones import fit_classes, narrow_parameters
 from harness.records import Masters, Optimiser
+from harness.training.by_matrix import Together, matrix_optimiser
 
 if TYPE_CHECKING:
     from harness.training.loop import ParameterGroup
@@ -34,23 +35,30 @@ PIECE_NUMBERS: Final = {"cpu": 2**17, "cuda": 2**24}
 
 
 def optimiser_of(
-    groups: Sequence[ParameterGroup], optimiser: Optimiser = "adamw", masters: Masters = "float32", seed: int = 0
-) -> torch.optim.Optimizer:
-    """Return AdamW over the groups; only matrices are decayed.
+    groups: Sequence[ParameterGroup],
+    optimiser: Optimiser = "adamw",
+    masters: Masters = "float32",
+    seed: int = 0,
+    rank: int = 1,
+) -> torch.optim.Optimizer | Together:
+    """Return an optimiser over the groups; only matrices are decayed.
 
     Args:
-        groups: the parameters to train.
-        optimiser: how the moments of float32 parameters are kept.
+        groups: the parameters to train; those of matrices alone are updated by `optimiser` where it is for matrices.
+        optimiser: how weights are updated, and how moments of float32 parameters are kept.
         masters: how bfloat16 parameters are rounded, if there are any.
-        seed: of stochastic rounding.
+        seed: of stochastic rounding and random projections.
+        rank: dimensions that gradients are projected to, where they are.
     """
     split: list[dict[str, Any]] = []
+    matrices: list[dict[str, Any]] = []
     for group in groups:
         for decayed in (True, False):
             chosen = [parameter for parameter in group.parameters if is_matrix(parameter) == decayed]
             if chosen:
                 decay = group.weight_decay if decayed else 0.0
-                split.append({"params": chosen, "peak": group.learning_rate, "weight_decay": decay})
+                apart = matrices if group.is_of_matrices else split
+                apart.append({"params": chosen, "peak": group.learning_rate, "weight_decay": decay})
     rate = groups[0].learning_rate
     if masters != "float32":
         return NarrowAdamW(split, masters, seed, lr=rate)
@@ -58,7 +66,14 @@ def optimiser_of(
         from harness.training.quantised import EightBitAdamW
 
         return EightBitAdamW(split, lr=rate, betas=BETAS, eps=EPSILON)  # type: ignore[no-any-return, unused-ignore]
-    return torch.optim.AdamW(split, lr=rate, fused=True)
+    if optimiser == "lisa":
+        return SampledAdamW(split, lr=rate, fused=True)
+    plain = torch.optim.AdamW(split, lr=rate, fused=True) if split else None
+    if not matrices:
+        assert plain is not None
+        return plain
+    special, flops = matrix_optimiser(matrices, optimiser, rank, seed, rate)
+    return Together([special, *([plain] if plain is not None else [])], flops)
 
 
 def is_matrix(parameter: torch.Tensor) -> bool:
@@ -66,7 +81,7 @@ def is_matrix(parameter: torch.Tensor) -> bool:
     return sum(size > 1 for size in parameter.shape) > 1
 
 
-def state_bytes(optimiser: torch.optim.Optimizer) -> int:
+def state_bytes(optimiser: torch.optim.Optimizer | Together) -> int:
     """Return the bytes of an optimiser's state, without tables that all parameters share."""
     held = {
         id(value): value.numel() * value.element_size()
@@ -84,6 +99,16 @@ def narrow_trained(transformer: nn.Module) -> None:
         if parameter.requires_grad and id(parameter) in narrow:
             parameter.data = parameter.data.to(torch.bfloat16)
     fit_classes(transformer)
+
+
+class SampledAdamW(torch.optim.AdamW):
+    """AdamW that forgets the state of parameters without a gradient (LISA, `sampling`)."""
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for parameter in [one for one in self.state if one.grad is None]:
+            del self.state[parameter]
+        return super().step(closure)
 
 
 class NarrowAdamW(torch.optim.Optimizer):

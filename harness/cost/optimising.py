@@ -1,0 +1,68 @@
+"""Find what an optimiser adds to the cost of a step: numbers with a gradient, its state, its own products."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from harness.cost.memory import Trained
+from harness.cost.shape import Shape
+from harness.methods import Method
+from harness.records import OF_MATRICES, TRAINED_BYTES, TrainedBytes, Workload, step_flops
+
+_PLAIN: Final = TRAINED_BYTES["adamw", "float32"]
+
+
+def bytes_of(method: Method) -> TrainedBytes:
+    """Return the bytes for each number of a trained matrix; those of AdamW in float32 where no setting says others."""
+    pair = getattr(method, "optimiser", "adamw"), getattr(method, "masters", "float32")
+    return TRAINED_BYTES.get(pair, _PLAIN)
+
+
+def trained_part(
+    method: Method,
+    work: Workload,
+    shape: Shape,
+    *,
+    blocks: float,
+    through: float,
+    added: float,
+    outside: float,
+    checkpoints: bool,
+) -> Trained:
+    """Return the part of a transformer that a step trains.
+
+    Args:
+        method: the method; its optimiser may train some blocks in other steps.
+        work: its workload.
+        shape: sizes of the transformer.
+        blocks: number of blocks that train in some step.
+        through: number of fixed blocks that gradients pass through.
+        added: number of parameters that are added to the transformer.
+        outside: number of trained parameters outside the blocks.
+        checkpoints: whether blocks are recomputed in the backward pass.
+    """
+    optimiser = getattr(method, "optimiser", "adamw")
+    resting = max(0.0, blocks - method.optimiser_blocks) if optimiser == "lisa" else 0.0  # type: ignore[attr-defined]
+    blocks -= resting
+    state = None
+    if optimiser in OF_MATRICES:
+        each, rank = bytes_of(method), int(getattr(method, "optimiser_rank", 1))
+        state = blocks * sum(each.state_bytes(*matrix, rank) for matrix in shape.matrices)
+        state += _PLAIN.state * (added + outside)
+    return Trained(
+        blocks=blocks,
+        blocks_through=through,
+        parameters=blocks * shape.block_parameters + added + outside,
+        additions=work.additions,
+        checkpoints=checkpoints,
+        added=added,
+        resting=resting,
+        state_bytes=state,
+    )
+
+
+def optimiser_flops(method: Method, work: Workload, shape: Shape) -> float:
+    """Return the operations of the optimiser's own products in one step."""
+    optimiser, rank = getattr(method, "optimiser", "adamw"), int(getattr(method, "optimiser_rank", 1))
+    each = sum(step_flops(optimiser, *matrix, rank) for matrix in shape.matrices)
+    return work.share_trained * shape.n_blocks * each
