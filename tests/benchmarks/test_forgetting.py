@@ -25,7 +25,8 @@ from tests.toys import plan_one
 MOST = 0.05
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "bitfit"])
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_small_cells(
     method: str, mirror: Path, minilm: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
