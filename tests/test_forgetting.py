@@ -34,6 +34,7 @@ from harness.running.worker import Worker
 from harness.store.importing.peft import read_peft_result
 from harness.tasks import Task
 from harness.testing.backbones import WORDS
+from harness.training import outside
 from tests.record_factory import make_record
 from tests.toys import make_bench, plan_one, run_one
 
@@ -249,6 +250,27 @@ def test_a_model_that_writes_is_read_with_its_own_head(
     assert found.rise_of_loss_nats == pytest.approx(expected, abs=3e-6)
     assert abs(expected) > 1e-4
     assert (found.feature_change or 0) > 0
+
+
+def test_a_batch_that_does_not_fit_is_read_once(
+    tiny_llama: BackboneFiles, toy_kinds: dict[str, Task], cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out in the second part of the first batch: its first part must not count twice."""
+    fitted = fit("full", tiny_llama, toy_kinds["generation"], cpu)
+    usual = measure("full", fitted, tiny_llama, cpu)
+    monkeypatch.setattr(type(fitted.adapted_model()), "most_places", 3 * forgetting.MAX_TOKENS)
+    own, calls = outside.pool, []
+
+    def pool(*args: Any) -> torch.Tensor:
+        calls.append(len(args[0]))
+        if len(calls) == 3:  # the first is the pretrained model's
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return own(*args)
+
+    monkeypatch.setattr(outside, "pool", pool)
+    found = measure("full", fitted, tiny_llama, cpu)
+    assert calls[:4] == [16, 3, 3, 3]
+    assert found.rise_of_loss_nats == pytest.approx(usual.rise_of_loss_nats, abs=3e-6)
 
 
 # ---- nothing moved

@@ -34,9 +34,9 @@ HOW_TO_READ = """\
 - **energy** is the energy of training, by the device's own counter. **price** covers loading, training and predicting,
   at the stated price of an hour of the device. Columns without any figure are left out. comparison.csv also has tokens
   per second and `utilisation`: operations per second of training, as a share of this device's measured matrix rate.
-- **forgetting** is how far the fit has moved the transformer, measured on outside text of no task: the rise
-  of the mean loss of a causal model in nats per token, or 1 - CKA of the features before and after. It is 0 for methods
-  on a frozen transformer, and unknown without a pretrained one.
+- **forgetting** is how far the fit has moved the transformer on outside text, which belongs to no task: the rise of the
+  mean loss of a causal model in nats per token, or 1 - CKA of the features before and after. It is 0 for methods on a
+  frozen transformer, and unknown without a pretrained one.
 - **trainable** counts the parameters that a method trains, including its output layer.
 - **missing** counts seeds without a score: `failed` (an exception, tried again on request), `out of memory`,
   `out of time`, `unsupported` (final on that device), and `missing` for cells that were not run or were interrupted.

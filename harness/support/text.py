@@ -135,13 +135,12 @@ def price(value: Any) -> str:
 
 
 def forgetting(value: Any, unit: Any) -> str:
-    """Format how far a fit has moved the transformer, with its unit: `+0.31 nats per token`, `0.12 (1 - CKA)`."""
+    """Format how far a fit has moved the transformer, with its unit: `0.31 (nats per token)`, `0.12 (1 - CKA)`."""
     if not present(value):
         return ABSENT
     if value == 0:
         return "0"
-    amount = f"{value:.3f}" if abs(value) < 0.995 else f"{value:.2f}"
-    return f"{amount} ({unit})" if "-" in str(unit) else f"{'+' if value > 0 else ''}{amount} {unit}"
+    return f"{value:.3f} ({unit})" if abs(value) < 0.9995 else f"{value:.2f} ({unit})"
 
 
 def percent(value: Any) -> str:

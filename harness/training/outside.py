@@ -118,11 +118,12 @@ def read_outside(
     """
     there = device.torch_device()
     features: dict[int, npt.NDArray[np.float32]] = {}
-    sums: list[float] = []
+    sums: list[float | None] = []
     lengths = lengths_of(texts)
     n_places = int((lengths - 1).sum())
 
     def run(members: Ints) -> None:
+        pooled, losses = [], []
         for part in _parts(members, model, int(lengths[members].max())):
             ids, mask = (torch.from_numpy(array).to(there) for array in pad([texts[row] for row in part], pad_id))
             if isinstance(model, GenerativeModel):
@@ -132,15 +133,17 @@ def read_outside(
                 states, _ = model.read(ids, mask)
                 predicted = mask[:, 1:] > 0
                 loss = None if head is None else head.losses(states[:, :-1][predicted], ids[:, 1:][predicted])
-            if loss is not None:
-                sums.append(loss)
-            pooled = pool(states, mask, pooling).cpu().numpy()
-            features.update(zip(map(int, part), pooled, strict=True))
+            losses.append(loss)
+            pooled.append(pool(states, mask, pooling).cpu().numpy())
+        # Written at the end: a batch that does not fit in memory is run again.
+        features.update(zip(map(int, members), np.concatenate(pooled), strict=True))
+        sums.extend(losses)
 
     reads = head.of(model.transformer) if head is not None and isinstance(model, HeadedModel) else _as_it_is()
     with reads:
-        run_by_length(model, lengths, run, device, precision, work="outside texts")
-    loss_nats = sum(sums) / n_places if sums else None
+        run_by_length(model, lengths, run, device, precision, work="outside")
+    known = [loss for loss in sums if loss is not None]
+    loss_nats = sum(known) / n_places if known else None
     return OutsideReading(np.stack([features[row] for row in range(len(texts))]), loss_nats)
 
 
