@@ -43,7 +43,7 @@ def why_not_merged(fitted: Fitted) -> str | None:
         return f"What {config.peft_type.value} adds is not a part of a weight matrix."
     if any(hasattr(value, "quant_state") for value in transformer.parameters()):
         return "The matrices are in 4 bits: merging would round them again, and change the predictions."
-    return None if _first_layer_merges(transformer) else f"What {config.peft_type.value} adds depends on the text."
+    return _why_no_layer_merges(transformer)
 
 
 def merged(fitted: Fitted) -> FittedModel:
@@ -124,8 +124,8 @@ def _transformer(fitted: Fitted) -> Any:
     return fitted.model.transformer
 
 
-def _first_layer_merges(transformer: nn.Module) -> bool:
-    """Return whether peft can merge an adapted layer; a copy of the first one is tried."""
+def _why_no_layer_merges(transformer: nn.Module) -> str | None:
+    """Return why peft cannot merge an adapted layer; None where it can. A copy of the first one is tried."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     from harness.backbones import own_float32, structural_copy
@@ -136,10 +136,10 @@ def _first_layer_merges(transformer: nn.Module) -> bool:
             layer: Any = structural_copy(module, lambda value: own_float32(value).requires_grad_(False), device)
             try:
                 layer.merge()
-            except NotImplementedError:
-                return False
-            return True
-    return False
+            except (NotImplementedError, ValueError) as error:
+                return f"peft cannot merge what it adds to a layer: {str(error).rstrip('.')}."
+            return None
+    return "peft has adapted no layer."
 
 
 def _with_own_adapted_weights(model: AdaptedModel) -> AdaptedModel:
