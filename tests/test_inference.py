@@ -17,6 +17,7 @@ from harness import load_model, measure_inference
 from harness.analysis.frame import tidy_frame
 from harness.analysis.using import INFERENCE_COLUMNS
 from harness.backbones.locate import BackboneFiles
+from harness.backbones.model import load_backbone
 from harness.features.direct import DirectFeatures
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
@@ -110,8 +111,6 @@ def test_too_few_latencies_have_no_high_percentile() -> None:
 
 
 def test_features_are_those_of_the_store(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
-    from harness.backbones.model import load_backbone
-
     backbone, index = load_backbone(tiny), np.array([5, 2, 9])
     tokens = TokenStore().tokens(toy.test, toy.kind, backbone, 48)
     asked: tuple[Any, ...] = (toy.test, index, tokens, backbone, 48, "fp32")
@@ -147,6 +146,16 @@ def test_a_run_measures_the_use_of_its_model(name: str, toy: Task, tiny: Backbon
         assert other.load_seconds is None
         assert other.memory_bytes is not None
     assert Record.from_json(json.loads(json.dumps(record.to_json()))).facts == record.facts
+
+
+@pytest.mark.usefixtures("brief")
+def test_the_memory_of_a_prompt_contains_the_language_model(toy: Task, tiny_llama: BackboneFiles, cpu: Device) -> None:
+    planned = plan_cell(toy, tiny_llama, methods.get("zero-shot")(), size="0")
+    found = Worker(cpu, None).run(Job(planned, tiny_llama, "test", inference=True), toy).facts.inference
+    assert found is not None
+    assert found.memory_bytes is not None
+    (model,) = load_backbone(tiny_llama).language_models
+    assert found.memory_bytes > sum(value.nbytes for value in model.parameters())
 
 
 @pytest.mark.usefixtures("brief")
