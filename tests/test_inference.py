@@ -150,7 +150,7 @@ def test_a_run_measures_the_use_of_its_model(name: str, toy: Task, tiny: Backbon
 
 @pytest.mark.usefixtures("brief")
 def test_the_memory_of_a_prompt_contains_the_language_model(toy: Task, tiny_llama: BackboneFiles, cpu: Device) -> None:
-    planned = plan_cell(toy, tiny_llama, methods.get("zero-shot")(), size="0")
+    planned = plan_cell(toy, tiny_llama, methods.get("zero-shot")(), size="24")
     found = Worker(cpu, None).run(Job(planned, tiny_llama, "test", inference=True), toy).facts.inference
     assert found is not None
     assert found.memory_bytes is not None
@@ -316,6 +316,7 @@ def test_what_adapts_a_quantised_backbone_has_gradients_on_one(name: str, cpu: D
     import copy
 
     import torch
+    from peft import get_peft_model
 
     from harness.methods._peft import PeftMethod
     from harness.tasks.base import kinds
@@ -329,10 +330,14 @@ def test_what_adapts_a_quantised_backbone_has_gradients_on_one(name: str, cpu: D
         pytest.skip("it adds nothing to a causal backbone")
     task = lab().task(kinds.get("classification"))
     bench = lab().bench(task, lab().backbone("causal"))
-    transformer = copy.deepcopy(bench.form.stored(bench))
+    transformer: Any = copy.deepcopy(bench.form.stored(bench))
+    method = cls.model_validate({"precision": "fp32"})
+    config: Any = method.peft_config(transformer, bench)  # by the widths of the matrices
+    if getattr(config, "target_modules", ()) is None:
+        config.target_modules = method.default_targets(transformer, str(config.peft_type.value))
     for block in Stack(transformer).blocks:
         quantise_linear_layers(block, torch.device("cpu"), "nf4", double_quantisation=True, computed_in=torch.float32)
-    adapted = cls.model_validate({"precision": "fp32"}).adapt(transformer, bench)
+    adapted: Any = get_peft_model(transformer, config)
     ids = torch.randint(5, 20, (2, 7), generator=torch.Generator().manual_seed(0))
     adapted(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.sum().backward()
     trained = [value for value in adapted.parameters() if value.requires_grad]

@@ -133,7 +133,7 @@ def _why_no_layer_merges(transformer: nn.Module) -> str | None:
     for module in transformer.modules():
         if isinstance(module, BaseTunerLayer):
             device = next(module.parameters()).device
-            layer: Any = structural_copy(module, lambda value: own_float32(value).requires_grad_(False), device)
+            layer: Any = structural_copy(module, own_float32, device).requires_grad_(False)
             try:
                 layer.merge()
             except (NotImplementedError, ValueError) as error:

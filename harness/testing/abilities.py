@@ -51,6 +51,7 @@ def check_abilities(cls: type[Method], fitted: Fitted, rows: Rows, bench: Bench,
             trains, such as a bias.
     """
     answers = fitted.predict(rows, bench)
+    tensors = fitted.tensors()
     for name, why_not, change, tolerance in (
         ("merge", why_not_merged, merged, MERGED_WITHIN),
         ("convert-to-lora", why_not_lora, converted_to_lora, CONVERTED_WITHIN),
@@ -66,6 +67,7 @@ def check_abilities(cls: type[Method], fitted: Fitted, rows: Rows, bench: Bench,
         far = difference(answers, changed.predict(rows, bench))
         expect(far <= tolerance, f"the same answers within {tolerance:g} after '{name}'", f"a difference of {far:.3g}")
     expect(difference(answers, fitted.predict(rows, bench)) == 0, "a fit that stays as it was", "other answers")
+    expect(fitted.tensors().keys() == tensors.keys(), "the same tensors to save", sorted(fitted.tensors()))
 
 
 def difference(first: Answers, second: Answers) -> float:
