@@ -17,6 +17,7 @@ from harness import load_model, measure_inference
 from harness.analysis.frame import tidy_frame
 from harness.analysis.using import INFERENCE_COLUMNS
 from harness.backbones.locate import BackboneFiles
+from harness.backbones.model import load_backbone
 from harness.features.direct import DirectFeatures
 from harness.features.encode import FeatureStore
 from harness.features.tokens import TokenStore
@@ -110,8 +111,6 @@ def test_too_few_latencies_have_no_high_percentile() -> None:
 
 
 def test_features_are_those_of_the_store(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
-    from harness.backbones.model import load_backbone
-
     backbone, index = load_backbone(tiny), np.array([5, 2, 9])
     tokens = TokenStore().tokens(toy.test, toy.kind, backbone, 48)
     asked: tuple[Any, ...] = (toy.test, index, tokens, backbone, 48, "fp32")
@@ -147,6 +146,16 @@ def test_a_run_measures_the_use_of_its_model(name: str, toy: Task, tiny: Backbon
         assert other.load_seconds is None
         assert other.memory_bytes is not None
     assert Record.from_json(json.loads(json.dumps(record.to_json()))).facts == record.facts
+
+
+@pytest.mark.usefixtures("brief")
+def test_the_memory_of_a_prompt_contains_the_language_model(toy: Task, tiny_llama: BackboneFiles, cpu: Device) -> None:
+    planned = plan_cell(toy, tiny_llama, methods.get("zero-shot")(), size="24")
+    found = Worker(cpu, None).run(Job(planned, tiny_llama, "test", inference=True), toy).facts.inference
+    assert found is not None
+    assert found.memory_bytes is not None
+    (model,) = load_backbone(tiny_llama).language_models
+    assert found.memory_bytes > sum(value.nbytes for value in model.parameters())
 
 
 @pytest.mark.usefixtures("brief")
@@ -307,6 +316,7 @@ def test_what_adapts_a_quantised_backbone_has_gradients_on_one(name: str, cpu: D
     import copy
 
     import torch
+    from peft import get_peft_model
 
     from harness.methods._peft import PeftMethod
     from harness.tasks.base import kinds
@@ -320,10 +330,14 @@ def test_what_adapts_a_quantised_backbone_has_gradients_on_one(name: str, cpu: D
         pytest.skip("it adds nothing to a causal backbone")
     task = lab().task(kinds.get("classification"))
     bench = lab().bench(task, lab().backbone("causal"))
-    transformer = copy.deepcopy(bench.form.stored(bench))
+    transformer: Any = copy.deepcopy(bench.form.stored(bench))
+    method = cls.model_validate({"precision": "fp32"})
+    config: Any = method.peft_config(transformer, bench)  # by the widths of the matrices
+    if getattr(config, "target_modules", ()) is None:
+        config.target_modules = method.default_targets(transformer, str(config.peft_type.value))
     for block in Stack(transformer).blocks:
         quantise_linear_layers(block, torch.device("cpu"), "nf4", double_quantisation=True, computed_in=torch.float32)
-    adapted = cls.model_validate({"precision": "fp32"}).adapt(transformer, bench)
+    adapted: Any = get_peft_model(transformer, config)
     ids = torch.randint(5, 20, (2, 7), generator=torch.Generator().manual_seed(0))
     adapted(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.sum().backward()
     trained = [value for value in adapted.parameters() if value.requires_grad]

@@ -60,6 +60,7 @@ DIFFER = frozenset(
     (
         *("trains what it says and nothing else", "starts from the pretrained function"),
         *("predicts the same when restored", "repeats itself", "describes the method"),
+        "merges and converts as it declares",
     )
 )
 """Checks that the default suite makes of every row of the table of peft's types; the others pass the same code."""

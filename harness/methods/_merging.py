@@ -16,10 +16,11 @@ from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from harness.training import AdaptedModel
 
-KEPT_ENERGY: Final = 0.9999
+KEPT_ENERGY: Final = 0.999999
 """Share of an addition's squared singular values that its LoRA keeps where no rank is given."""
 
 
@@ -42,7 +43,7 @@ def why_not_merged(fitted: Fitted) -> str | None:
         return f"What {config.peft_type.value} adds is not a part of a weight matrix."
     if any(hasattr(value, "quant_state") for value in transformer.parameters()):
         return "The matrices are in 4 bits: merging would round them again, and change the predictions."
-    return None
+    return _why_no_layer_merges(transformer)
 
 
 def merged(fitted: Fitted) -> FittedModel:
@@ -121,6 +122,24 @@ def _why_no_addition(fitted: Fitted) -> str | None:
 def _transformer(fitted: Fitted) -> Any:
     assert isinstance(fitted, FittedModel)
     return fitted.model.transformer
+
+
+def _why_no_layer_merges(transformer: nn.Module) -> str | None:
+    """Return why peft cannot merge an adapted layer; None where it can. A copy of the first one is tried."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from harness.backbones import own_float32, structural_copy
+
+    for module in transformer.modules():
+        if isinstance(module, BaseTunerLayer):
+            device = next(module.parameters()).device
+            layer: Any = structural_copy(module, own_float32, device).requires_grad_(False)
+            try:
+                layer.merge()
+            except (NotImplementedError, ValueError) as error:
+                return f"peft cannot merge what it adds to a layer: {str(error).rstrip('.')}."
+            return None
+    return "peft has adapted no layer."
 
 
 def _with_own_adapted_weights(model: AdaptedModel) -> AdaptedModel:

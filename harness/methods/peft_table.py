@@ -192,7 +192,7 @@ TABLE: Final = (
         settings={"rank": rank(8, search=(8, 32))},
         learning_rate=3e-2,
         n_added=lambda of, width: 2 * of.rank * width,
-        can=_CONVERT,
+        can=_MERGE,
         uses_weights=True,
     ),
     AddedType(
@@ -367,7 +367,7 @@ TABLE: Final = (
         learning_rate=3e-2,
         seed="random_seed",
         n_added=lambda of, width: 2 * of.rank * width,
-        can=_CONVERT,
+        can=_MERGE,
         uses_weights=True,
     ),
     AddedType(

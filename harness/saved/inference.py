@@ -82,8 +82,10 @@ def measure_fitted(fitted: Fitted, method: Method, rows: Rows, bench: Bench) -> 
 def _measured(fitted: Fitted, rows: Rows, bench: Bench) -> Inference:
     own = _aside(bench)
     answer = _answer(fitted, rows, own)
-    answer([0])  # which states the weights that it reads
-    found = measure_inference(answer, len(rows), bench.device, weights_bytes=_weights_bytes(fitted, own.ledger))
+    answer([0])  # which states the weights that it reads, unless the fit has
+    noted = own.ledger.weights_bytes or bench.ledger.weights_bytes
+    weights = _weights_bytes(fitted, noted, has_backbone=bench.backbone is not None)
+    found = measure_inference(answer, len(rows), bench.device, weights_bytes=weights)
     return dataclasses.replace(found, tokens_per_text=_mean_tokens(rows, bench))
 
 
@@ -133,8 +135,14 @@ def _mean_tokens(rows: Rows, bench: Bench) -> float | None:
     return float(tokens.lengths.sum()) / len(some)
 
 
-def _weights_bytes(fitted: Fitted, ledger: Ledger) -> int:
-    """Return the bytes of what a fitted model reads to predict, as it lies in memory."""
+def _weights_bytes(fitted: Fitted, noted: int | None, *, has_backbone: bool) -> int | None:
+    """Return the bytes of what a fitted model reads to predict, as it lies in memory; None if they are unknown.
+
+    Args:
+        fitted: the fitted model.
+        noted: bytes of the backbone's weights that a ledger states.
+        has_backbone: whether the cell has a backbone.
+    """
     from torch import nn
 
     from harness.backbones import weights_bytes
@@ -142,7 +150,9 @@ def _weights_bytes(fitted: Fitted, ledger: Ledger) -> int:
     model: Any = getattr(fitted, "model", None)
     if isinstance(model, nn.Module):
         return weights_bytes(model)[0]
-    return (ledger.weights_bytes or 0) + sum(value.nbytes for value in fitted.tensors().values())
+    if noted is None and has_backbone:
+        return None
+    return (noted or 0) + sum(value.nbytes for value in fitted.tensors().values())
 
 
 def _load_seconds(fitted: Fitted, method: Method, bench: Bench) -> float:
@@ -214,7 +224,11 @@ def _measured_saved(model: SavedModel, inputs: Sequence[Any]) -> Inference:
             raise OutOfMemoryError(f"{len(positions)} texts do not fit in memory at once.")
 
     answer([0])  # which states the weights that it reads
-    weights = sum(_weights_bytes(one.fitted, one.bench.ledger) for one in model._members)
+    each = [
+        _weights_bytes(one.fitted, one.bench.ledger.weights_bytes, has_backbone=one.bench.backbone is not None)
+        for one in model._members
+    ]
+    weights = None if None in each else sum(filter(None, each))
     found = measure_inference(answer, len(inputs), bench.device, weights_bytes=weights)
     return dataclasses.replace(found, tokens_per_text=_mean_tokens_of(model, inputs))
 

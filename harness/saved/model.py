@@ -222,7 +222,7 @@ class SavedModel:
         """Return the model with what its method added replaced by the nearest addition of LoRA.
 
         Args:
-            rank: rank of the addition to each matrix; None takes the smallest that keeps 0.9999 of its squared
+            rank: rank of the addition to each matrix; None takes the smallest that keeps 0.999999 of its squared
                 singular values.
 
         Raises:

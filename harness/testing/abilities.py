@@ -39,7 +39,7 @@ def disturb(fitted: FittedModel) -> None:
                 value.add_(_NOISE * torch.randn(value.shape, generator=generator).to(value))
 
 
-def check_abilities(cls: type[Method], fitted: Fitted, rows: Rows, bench: Bench) -> None:
+def check_abilities(cls: type[Method], fitted: Fitted, rows: Rows, bench: Bench, *, may_refuse: bool) -> None:
     """Check both abilities of a fitted model against what its method declares.
 
     Args:
@@ -47,8 +47,11 @@ def check_abilities(cls: type[Method], fitted: Fitted, rows: Rows, bench: Bench)
         fitted: its fitted model.
         rows: rows to predict.
         bench: bench of the cell.
+        may_refuse: whether a reason not to merge suffices, since a layer of this architecture may lack what the method
+            trains, such as a bias.
     """
     answers = fitted.predict(rows, bench)
+    tensors = fitted.tensors()
     for name, why_not, change, tolerance in (
         ("merge", why_not_merged, merged, MERGED_WITHIN),
         ("convert-to-lora", why_not_lora, converted_to_lora, CONVERTED_WITHIN),
@@ -57,11 +60,14 @@ def check_abilities(cls: type[Method], fitted: Fitted, rows: Rows, bench: Bench)
         if name not in cls.can:
             expect(reason is not None, f"'{name}' in `can`, since peft allows it", f"only {sorted(cls.can)}")
             continue
+        if may_refuse and reason is not None:
+            continue
         expect(reason is None, f"a fit that can {name}, as `can` declares", reason)
         changed = change(fitted)
         far = difference(answers, changed.predict(rows, bench))
         expect(far <= tolerance, f"the same answers within {tolerance:g} after '{name}'", f"a difference of {far:.3g}")
     expect(difference(answers, fitted.predict(rows, bench)) == 0, "a fit that stays as it was", "other answers")
+    expect(fitted.tensors().keys() == tensors.keys(), "the same tensors to save", sorted(fitted.tensors()))
 
 
 def difference(first: Answers, second: Answers) -> float:

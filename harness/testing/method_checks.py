@@ -295,7 +295,8 @@ def merges_and_converts_as_it_declares(subject: _Subject) -> None:
     fitted = method.fit(subject.lab.rows(task, N_TRAIN if method.uses_labels else 0), bench)
     if isinstance(fitted, FittedModel):
         disturb(fitted)
-    check_abilities(subject.cls, fitted, task.test_rows_to_predict, bench)
+    may_refuse = subject.architecture != "encoder" and "encoder" in subject.cls.serves
+    check_abilities(subject.cls, fitted, task.test_rows_to_predict, bench, may_refuse=may_refuse)
 
 
 def predicts_the_same_when_restored(subject: _Subject) -> None:
