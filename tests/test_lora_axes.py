@@ -15,6 +15,7 @@ from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._lora_targets import chosen_layers
 from harness.methods.configure import parse_methods
+from harness.records import Budget
 from harness.support.errors import UsageError
 from harness.tasks import Task
 from harness.training.low_rank_start import lora_layers
@@ -140,6 +141,8 @@ def test_layers_and_ranks_are_those_that_peft_adapts(
     assert ours.get_nb_trainable_parameters() == model.get_nb_trainable_parameters()
     scales = {layer.scaling["default"] * layer.r["default"] for layer in lora_layers(ours).values()}
     assert scales == {16.0}
+    first = min((int(name.split(".")[2]) for name in expected), default=0)
+    assert method.workload(64, Budget(), 6).passes_per_text == pytest.approx(2 - first / 6 * ("layers" in typed))
     planned = method.n_added(384, 6)
     assert planned == pytest.approx(ours.get_nb_trainable_parameters()[0], rel=0.1)
 
