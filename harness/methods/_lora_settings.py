@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from harness.methods._gradient import save_too
 from harness.methods._lora_targets import Targets, chosen_layers, mean_rank, widths
 from harness.methods._peft import LowRankMethod, model_type_of
-from harness.records import Budget, Workload
+from harness.records import FORWARD, THROUGH, Budget, Workload
 from harness.support import UnsupportedError
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ _CHANGING: Final = frozenset({"pissa", "pissa-niter-16", "olora", "corda", "lora
 
 _READING: Final = {"eva": 1.0, "corda": 1.0, "lora-ga": 3.0}
 """Cost of a training text that an initialisation reads, in forward passes."""
+
+_ADDED_LATER: Final = {"orthogonal": "orthogonal_init", "mica": "mica_init", "lora-ga": "lora_ga_init"}
+"""Functions of peft's layers that older versions lack, by initialisation."""
 
 _MOST_SHARE: Final = 0.5
 """Share of a budget of seconds after which no further texts are read."""
@@ -168,8 +171,10 @@ class LoraSettings(LowRankMethod):
         kept, _ = widths(self.targets)
         share = 0.25 if self.update == "lora-fa" else 1.0  # without the inputs of A, dropout's masks remain
         n_read = min(n_train, math.ceil(self.init_rows / self.batch_size) * self.batch_size)
+        whole = super().workload(n_train, budget, n_blocks)
         return dataclasses.replace(
-            super().workload(n_train, budget, n_blocks),
+            whole,
+            passes_per_text=whole.passes_per_text - (THROUGH - FORWARD) * self._share_below(n_blocks),
             additions=kept * share * self._share_of_blocks(n_blocks),
             encoded=_READING.get(self.init, 0.0) * n_read,
         )
@@ -185,6 +190,12 @@ class LoraSettings(LowRankMethod):
         if self.init in _CHANGING:
             each += 0.25
         return 2.0 * each * rank * size * width * n_blocks * share
+
+    def _share_below(self, n_blocks: int) -> float:
+        """Return the share of blocks below the first adapted one, which gradients do not pass."""
+        if self.layers is None or n_blocks == 0:
+            return 0.0
+        return max(0, min(at if at >= 0 else n_blocks + at for at in self.layers)) / n_blocks
 
     def _share_of_blocks(self, n_blocks: int) -> float:
         return 1.0 if self.layers is None or n_blocks == 0 else min(1.0, len(self.layers) / n_blocks)
@@ -242,12 +253,14 @@ class LoraSettings(LowRankMethod):
                 raise UnsupportedError(
                     f"rank_pattern names '{pattern}'; no adapted layer's name ends like that. Adapted are {some}."
                 )
-        if self.init in ("default", "gaussian", "orthogonal"):
+        if self.init in _AT_ONCE:
             return
         for name, layer in layers.items():
+            if not hasattr(layer, _ADDED_LATER.get(self.init, "lora_A")):
+                raise UnsupportedError(f"init={self.init} needs a later version of peft: `pip install -U peft`.")
             least, rank = min(layer.in_features, layer.out_features), layer.r["default"]
             most = least // 2 if self.init == "lora-ga" else least
-            if rank > most:
+            if rank > most and self.init != "orthogonal":
                 raise UnsupportedError(
                     f"init={self.init} takes {rank} directions of layer '{name}', which has {most} to give. Use a rank "
                     f"of at most {most}, or init=default."

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -238,8 +238,9 @@ def _give_covariance(stand_in: Any, covariance: torch.Tensor, rank: int) -> None
 
     stand_in.covariance_matrix = covariance
     unread: Any = None  # peft asks for a configuration, and does not read it
-    found = collect_eigens_for_layer(stand_in, unread)
     there = covariance.device
+    with torch.cuda.device(there) if there.type == "cuda" else nullcontext():  # peft names no number of a device
+        found = collect_eigens_for_layer(stand_in, unread)
     found.S_WC = found.S_WC[:rank].clone()
     found.U_WC = found.U_WC[:, :rank].to(there)
     found.V_WC = found.V_WC[:, :rank].to(there)
