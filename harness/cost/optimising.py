@@ -7,7 +7,7 @@ from typing import Final
 from harness.cost.memory import Trained
 from harness.cost.shape import Shape
 from harness.methods import Method
-from harness.records import OF_MATRICES, TRAINED_BYTES, TrainedBytes, Workload, step_flops
+from harness.records import OF_MATRICES, RANKED, TRAINED_BYTES, TrainedBytes, Workload, step_flops
 
 _PLAIN: Final = TRAINED_BYTES["adamw", "float32"]
 
@@ -46,8 +46,8 @@ def trained_part(
     blocks -= resting
     state = None
     if optimiser in OF_MATRICES:
-        each, rank = bytes_of(method), int(getattr(method, "optimiser_rank", 1))
-        state = blocks * sum(each.state_bytes(*matrix, rank) for matrix in shape.matrices)
+        each = bytes_of(method)
+        state = blocks * sum(each.state_bytes(*matrix, _rank(method)) for matrix in shape.matrices)
         state += _PLAIN.state * (added + outside)
     return Trained(
         blocks=blocks,
@@ -63,6 +63,11 @@ def trained_part(
 
 def optimiser_flops(method: Method, work: Workload, shape: Shape) -> float:
     """Return the operations of the optimiser's own products in one step."""
-    optimiser, rank = getattr(method, "optimiser", "adamw"), int(getattr(method, "optimiser_rank", 1))
-    each = sum(step_flops(optimiser, *matrix, rank) for matrix in shape.matrices)
+    optimiser = getattr(method, "optimiser", "adamw")
+    each = sum(step_flops(optimiser, *matrix, _rank(method)) for matrix in shape.matrices)
     return work.share_trained * shape.n_blocks * each
+
+
+def _rank(method: Method) -> int:
+    """Return the dimensions that the optimiser projects gradients to; 1 where it projects none."""
+    return int(getattr(method, "optimiser_rank", 1)) if getattr(method, "optimiser", "adamw") in RANKED else 1
