@@ -7,15 +7,15 @@ from typing import Final
 from harness.cost.memory import Trained
 from harness.cost.shape import Shape
 from harness.methods import Method
-from harness.records import OF_MATRICES, TRAINED_BYTES, TrainedBytes, Workload, step_flops
+from harness.records import OF_MATRICES, RANKED, TRAINED_BYTES, Masters, Optimiser, TrainedBytes, Workload, step_flops
 
 _PLAIN: Final = TRAINED_BYTES["adamw", "float32"]
 
 
 def bytes_of(method: Method) -> TrainedBytes:
     """Return the bytes for each number of a trained matrix; those of AdamW in float32 where no setting says others."""
-    pair = getattr(method, "optimiser", "adamw"), getattr(method, "masters", "float32")
-    return TRAINED_BYTES.get(pair, _PLAIN)
+    masters: Masters = getattr(method, "masters", "float32")
+    return TRAINED_BYTES.get((_optimiser(method), masters), _PLAIN)
 
 
 def trained_part(
@@ -41,13 +41,13 @@ def trained_part(
         outside: number of trained parameters outside the blocks.
         checkpoints: whether blocks are recomputed in the backward pass.
     """
-    optimiser = getattr(method, "optimiser", "adamw")
-    resting = max(0.0, blocks - method.optimiser_blocks) if optimiser == "lisa" else 0.0  # type: ignore[attr-defined]
+    optimiser = _optimiser(method)
+    resting = max(0.0, blocks - int(getattr(method, "optimiser_blocks", 1))) if optimiser == "lisa" else 0.0
     blocks -= resting
     state = None
     if optimiser in OF_MATRICES:
-        each, rank = bytes_of(method), int(getattr(method, "optimiser_rank", 1))
-        state = blocks * sum(each.state_bytes(*matrix, rank) for matrix in shape.matrices)
+        each = bytes_of(method)
+        state = blocks * sum(each.state_bytes(*matrix, _rank(method)) for matrix in shape.matrices)
         state += _PLAIN.state * (added + outside)
     return Trained(
         blocks=blocks,
@@ -63,6 +63,15 @@ def trained_part(
 
 def optimiser_flops(method: Method, work: Workload, shape: Shape) -> float:
     """Return the operations of the optimiser's own products in one step."""
-    optimiser, rank = getattr(method, "optimiser", "adamw"), int(getattr(method, "optimiser_rank", 1))
-    each = sum(step_flops(optimiser, *matrix, rank) for matrix in shape.matrices)
+    each = sum(step_flops(_optimiser(method), *matrix, rank=_rank(method)) for matrix in shape.matrices)
     return work.share_trained * shape.n_blocks * each
+
+
+def _optimiser(method: Method) -> Optimiser:
+    found: Optimiser = getattr(method, "optimiser", "adamw")
+    return found
+
+
+def _rank(method: Method) -> int:
+    """Return the dimensions that the optimiser projects gradients to; 1 where it projects none."""
+    return int(getattr(method, "optimiser_rank", 1)) if _optimiser(method) in RANKED else 1

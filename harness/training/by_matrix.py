@@ -136,4 +136,4 @@ def matrix_optimiser(
         "apollo": lambda: LowRankAdamW(groups, "apollo", rank, seed, lr=rate),
     }
     matrices = [parameter for group in groups for parameter in group["params"]]
-    return made[optimiser](), sum(step_flops(optimiser, *matrix.shape, rank) for matrix in matrices)
+    return made[optimiser](), sum(step_flops(optimiser, len(matrix), matrix.shape[1], rank) for matrix in matrices)

@@ -115,7 +115,8 @@ class LowRankAdamW(torch.optim.Optimizer):
         average.lerp_(values, 1 - BETAS[0])
         squares.mul_(BETAS[1]).addcmul_(values, values, value=1 - BETAS[1])
         spread = squares.sqrt().div_(math.sqrt(1 - BETAS[1] ** step)).add_(EPSILON)
-        return (average / spread).div_(1 - BETAS[0] ** step)
+        direction: torch.Tensor = (average / spread).div_(1 - BETAS[0] ** step)
+        return direction
 
     def _drawn(self, n: int, rank: int, number: int, period: int) -> torch.Tensor:
         """Return the random projection of a matrix in a period of steps; it is the same whenever it is drawn."""
@@ -133,4 +134,5 @@ def leading_directions(matrix: torch.Tensor, n: int) -> torch.Tensor:
     scaled = matrix / matrix.norm().clamp(min=1e-30)
     if not bool(torch.isfinite(scaled).all()):
         raise FloatingPointError("A gradient is no longer finite: the fit has diverged; try a lower learning rate.")
-    return torch.linalg.eigh(scaled @ scaled.T).eigenvectors[:, -n:].flip(1).contiguous()
+    vectors: torch.Tensor = torch.linalg.eigh(scaled @ scaled.T).eigenvectors
+    return vectors[:, -n:].flip(1).contiguous()

@@ -104,7 +104,7 @@ def narrow_trained(transformer: nn.Module) -> None:
 class SampledAdamW(torch.optim.AdamW):
     """AdamW that forgets the state of parameters without a gradient (LISA, `sampling`)."""
 
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update every parameter that has a gradient."""
         for parameter in [one for one in self.state if one.grad is None]:
             del self.state[parameter]
