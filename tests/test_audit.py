@@ -16,9 +16,9 @@ from harness.planning.suites import load_suite
 from harness.records import audits
 from harness.records.audits import AuditedDefault, write_audits
 from harness.report.auditing import audit
-from harness.report.best_rates import best_rates
 from harness.report.caption import cautions
 from harness.report.latex import latex_pivot
+from harness.report.learning_rates import best_rates
 from harness.report.panels import panels
 from harness.report.pivot import markdown_pivot
 from harness.report.tables import comparison

@@ -135,6 +135,7 @@ def imported(
     precision: str = "unknown",
     platform: str = "unknown",
     dataset: dict[str, Any] | None = None,
+    method_here: str | None = None,
 ) -> Record:
     """Return the record of an imported result.
 
@@ -157,6 +158,7 @@ def imported(
         precision: precision of the backbone's arithmetic.
         platform: operating system.
         dataset: known facts about the data.
+        method_here: method of the harness that the result is of; None where there is none.
     """
     provenance = Provenance(
         harness=f"imported by {harness.__version__}",
@@ -189,6 +191,7 @@ def imported(
             defaults={"tune": None},
             imported_from=source,
             protocol=protocol,
+            method_here=method_here,
         ),
     )
 
