@@ -111,8 +111,13 @@ def test_methods_of_both_are_matched_and_steps_are_divided_out():
     marked = [with_facts(record, at_defaults=record.cell.config == {"rank": 1}) for record in ours]
     memory = against_published([*theirs, *marked])
     assert memory[memory["cost"] == "memory_bytes"].set_index("method")["ours"]["vera"] == 40
-    (lead, _, table) = dict(sections(ReportData([*theirs, *ours])))[PUBLISHED]
+    (lead, _, place, table) = dict(sections(ReportData([*theirs, *ours])))[PUBLISHED]
     assert "Spearman" in lead.markdown
+    assert "AMD EPYC, 2 threads" in place.markdown
+    assert [row[:2] for row in table.rows] == [
+        ["docstrings, 32 labels", "peak memory"],
+        ["docstrings, 32 labels", "seconds of a step"],
+    ]
     assert [row[3] for row in table.rows] == ["1.00", "1.00"]
 
 

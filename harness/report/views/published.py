@@ -36,17 +36,16 @@ def _blocks(report: ReportData) -> Iterator[Block]:
     ):
         title = text.plain(f"{their_task} · {their_backbone} · {their_device}")
         yield Words(f"### {text.markdown(title)}", f"<h3>{html.escape(title)}</h3>")
-        yield _table(title, of_theirs)
+        for (backbone, device, budget), own in of_theirs.groupby(["backbone", "device", "budget"], sort=False):
+            where = f"{backbone} · {device}" + ("" if budget == "default" else f" · budget {budget}")
+            yield said(f"Beside {text.plain(where)}:")
+            yield _table(title, own)
 
 
-def _table(title: str, of_theirs: pd.DataFrame) -> TableBlock:
+def _table(title: str, of_place: pd.DataFrame) -> TableBlock:
     rows = []
-    keys = ["task", "backbone", "device", "budget", "n_train", "cost"]
-    for _, own in of_theirs.groupby(keys, sort=False, dropna=False):
+    for _, own in of_place.groupby(["task", "n_train", "cost"], sort=False):
         first = own.iloc[0]
-        backbone = str(first["backbone"]).rsplit("/", 1)[-1]
-        place = f"{first['task']} · {backbone} · {first['n_train']:,} labels · {first['device']}"
-        place += f" · budget {first['budget']}" if first["budget"] != "default" else ""
         apart = [
             f"{row.method} {row.our_rank:.3g} here, {row.their_rank:.3g} there"
             for row in each(own.head(_MOST_DISAGREEMENTS))
@@ -55,7 +54,7 @@ def _table(title: str, of_theirs: pd.DataFrame) -> TableBlock:
         interval = f"{first['low']:.2f} to {first['high']:.2f}" if text.present(first["low"]) else text.ABSENT
         rows.append(
             [
-                text.plain(place),
+                text.plain(f"{first['task']}, {text.counted(int(first['n_train']), 'label')}"),
                 COSTS[str(first["cost"])],
                 text.plain("; ".join(apart)) or "none",
                 f"{first['correlation']:.2f}" if text.present(first["correlation"]) else text.ABSENT,
@@ -64,7 +63,7 @@ def _table(title: str, of_theirs: pd.DataFrame) -> TableBlock:
                 str(first["n_methods"]),
             ]
         )
-    header = ["these records", "cost", "largest differences of ranks (1 is the least)"]
+    header = ["task", "cost", "largest differences of ranks (1 is the least)"]
     header += ["correlation", "95 % interval", "p", "methods"]
     return TableBlock(f"Rank correlations with {title}", header, rows, n_names=3)
 
