@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from harness.advice.answer import answer_question
+from harness.advice.question import Question
 from harness.api.auditing import TASKS, audit_grid
+from harness.cli import advise
 from harness.cli.catalogue import audits_of
 from harness.methods.base import methods
 from harness.planning.suites import load_suite
 from harness.records import audits
 from harness.records.audits import AuditedDefault, write_audits
 from harness.report.auditing import audit
-from harness.report.best_rates import best_rates
 from harness.report.caption import cautions
 from harness.report.latex import latex_pivot
+from harness.report.learning_rates import best_rates
 from harness.report.panels import panels
 from harness.report.pivot import markdown_pivot
 from harness.report.tables import comparison
@@ -328,3 +333,20 @@ def test_the_grid_holds_each_method_as_it_is_and_tuned():
         audit_grid("linear-probe")
     with pytest.raises(UsageError, match="at least 2"):
         audit_grid("lora", trials=1)
+
+
+def test_advice_marks_flagged_defaults(monkeypatch):
+    (fact,) = audit(sides(0.6, 0.7)).defaults
+    monkeypatch.setattr(audits, "_flagged", lambda: (fact,))
+    records = [record for task in ("one", "two", "three") for record in sides(0.6, 0.7, task)]
+    answer = answer_question(Question(n_train=128), records)
+    found = {choice.method: choice for choice in answer.choices}
+    assert found["lora"].default_points_behind == fact.points
+    assert found["lora"].default_better == "tune=8"
+    assert found["lora[tune=8]"].default_better is None
+    console = Console(width=200, record=True, file=io.StringIO())
+    monkeypatch.setattr(advise, "_console", lambda: console)
+    advise._show(answer, 0, "r.jsonl", reference=False)
+    said = " ".join(console.export_text().split())
+    assert "lora §" in said
+    assert f"lora by {fact.points:.1f} points (tune=8 does better)" in said

@@ -22,14 +22,16 @@ from harness.choose.candidates import Candidate
 from harness.choose.last_fit import LastFit
 from harness.measure.device import Device
 from harness.methods import methods
-from harness.records.record import CurvePoint, Predictions, Record
+from harness.methods._fine_tuning import KNOWN_WIDTH
+from harness.methods.configure import parse_methods
+from harness.records.record import Budget, CurvePoint, Predictions, Record
 from harness.report.caption import cautions
 from harness.report.panels import panels
 from harness.running.worker import Worker
 from harness.tasks import Task
 from harness.testing.backbones import save_tiny_bert
 from tests.record_factory import make_record
-from tests.toys import make_bench
+from tests.toys import make_bench, run_one
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,23 @@ def test_a_default_rate_is_halved_at_twice_the_width(
 def test_a_rate_that_was_given_is_used_as_it_is(toy: Task, by_width: dict[int, BackboneFiles], cpu: Device) -> None:
     change, said = largest_change("full", toy, by_width[768], cpu, learning_rate=2e-4)
     assert (change, said) == (pytest.approx(2e-4, rel=2e-2), "")
+
+
+def test_records_state_default_settings_and_the_rate_that_was_used(
+    toy: Task, by_width: dict[int, BackboneFiles], cpu: Device
+) -> None:
+    budget = Budget(steps=1)
+    found = {}
+    for width, files in by_width.items():
+        for text in ("full", "full[learning_rate=0.002]"):
+            record = run_one(toy, files, parse_methods([text])[0], cpu, size="12", seed=0, budget=budget)
+            assert record.status == "ok", record.error
+            found[width, text] = (record.facts.at_defaults, record.facts.learning_rate)
+    own = methods.get("full").model_fields["learning_rate"].default
+    for width in by_width:
+        falls = width > KNOWN_WIDTH
+        assert found[width, "full"] == (True, pytest.approx(own * KNOWN_WIDTH / width) if falls else None)
+        assert found[width, "full[learning_rate=0.002]"] == (False, None)
 
 
 def test_rates_of_random_weights_and_of_the_head_stay(by_width: dict[int, BackboneFiles]) -> None:

@@ -17,7 +17,7 @@ from harness.advice.relevant import MOST_BEYOND, device_of, relevant
 from harness.advice.spending import AdvisedSpending, AskedSpending, with_spending
 from harness.cost import Probed
 from harness.forecast import CostModel, Curves, Doubles, Evidence, Point, Scale, gather, measured_of
-from harness.records import EncoderFacts, PublishedEncoder, Record
+from harness.records import EncoderFacts, PublishedEncoder, Record, flagged_default
 from harness.support import text
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ class AdvisedMethod:
         n_records, n_tasks: number of records of the method, and of tasks of this kind with them; of a method that is
             carried to another backbone, those on the backbone that it is carried from.
         backbone: the backbone, where the answer is about several.
+        default_points_behind: points by which other settings beat these defaults in an audit; None where none flags
+            them.
+        default_better: those settings; None where none flags the defaults.
     """
 
     method: str
@@ -74,6 +77,8 @@ class AdvisedMethod:
     n_records: int
     n_tasks: int
     backbone: str | None = None
+    default_points_behind: float | None = None
+    default_better: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,8 @@ class _Answering:
         methods = list(self._curves.by_method.items())
         mean, covariance = mean[kept], covariance[np.ix_(kept, kept)]
         for i, (method, own) in enumerate(methods[k] for k in kept):
+            backbone = None if self._several is None else self._several.backbones[method]
+            flag = flagged_default(own[0].name, own[0].config, backbone or own[0].backbone)
             spread = math.sqrt(max(float(covariance[i, i]), 0.0))
             ends = sorted(self.scale.back(float(mean[i]) + sign * _LEVEL_80 * spread) for sign in (-1, 1))
             costs = {
@@ -218,7 +225,9 @@ class _Answering:
                     basis="carried over" if method in self._curves.carried else _basis(question, own),
                     n_records=sum(point.n_records for point in own),
                     n_tasks=len({point.task for point in own}),
-                    backbone=None if self._several is None else self._several.backbones[method],
+                    backbone=backbone,
+                    default_points_behind=None if flag is None else flag.points,
+                    default_better=None if flag is None else flag.does_better,
                 )
             )
         return _ranked(question, found, mean, covariance), expected.notes

@@ -1,3 +1,6 @@
+from .agreement import MIN_COMPARED as MIN_COMPARED
+from .agreement import Agreement as Agreement
+from .agreement import rank_agreement as rank_agreement
 from .counted import LabelAnswers as LabelAnswers
 from .counted import SpanAnswers as SpanAnswers
 from .counted import per_label as per_label

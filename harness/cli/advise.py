@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,6 +80,8 @@ def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
         _add(table, choice)
     if fitting:
         console.print(table)
+        for line in _flags(fitting[:_N_SHOWN]):
+            console.print(line, **_SAID)
     if answer.spending:
         console.print(_spending_table(answer))
     if len(fitting) > _N_SHOWN:
@@ -158,10 +161,26 @@ def _source(n_own: int, store: str, *, reference: bool) -> str:
     )
 
 
+def _marked(choice: AdvisedMethod) -> str:
+    """Return the name of a method, with a mark where its default settings are behind other ones."""
+    return text.plain(choice.method) + ("" if choice.default_better is None else " §")
+
+
+def _flags(choices: Sequence[AdvisedMethod]) -> list[str]:
+    """Return a sentence on the default settings that are behind other ones, where there are any."""
+    behind = [
+        f"{text.plain(one.method)} by {one.default_points_behind:.1f} points ({one.default_better} does better)"
+        for one in choices
+        if one.default_better is not None
+    ]
+    said = f"§ Default settings that are behind others of the method in an audit: {', '.join(behind)}."
+    return [said] if behind else []
+
+
 def _add(table: Table, choice: AdvisedMethod) -> None:
     rests_on = f"{text.counted(choice.n_records, 'record')}, {text.counted(choice.n_tasks, 'task')}, {choice.basis}"
     table.add_row(
-        Text(text.plain(choice.method), style="" if choice.is_tied else "dim"),
+        Text(_marked(choice), style="" if choice.is_tied else "dim"),
         f"{text.score(choice.score)} ({text.interval(choice.low, choice.high)})",
         text.seconds(choice.train_seconds),
         text.memory(choice.peak_memory_bytes),

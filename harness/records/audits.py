@@ -1,4 +1,4 @@
-"""Facts that come with the package: how far default settings are behind tuned ones (`harness audit-defaults`)."""
+"""Facts that come with the package: how far default settings are behind other ones (`harness audit-defaults`)."""
 
 from __future__ import annotations
 

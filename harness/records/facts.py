@@ -90,6 +90,7 @@ class Facts:
         missing: reasons for missing figures, by figure.
         packages: other packages that the cell's method, kind or metric come from, by which of these.
         imported_from: file of imported results.
+        method_here: method of the harness that an imported result is of; None where there is none, or it is unknown.
         protocol: explanation of imported figures that have a different meaning here.
         remarks: the method's remarks on its fit, by subject. For people: no code reads them.
         measured_by: who measured it, where that is a published source such as MTEB.
@@ -125,6 +126,7 @@ class Facts:
     missing: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
     imported_from: str | None = None
+    method_here: str | None = None
     protocol: str | None = None
     remarks: dict[str, str] = field(default_factory=dict)
     measured_by: str | None = None

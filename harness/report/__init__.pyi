@@ -1,8 +1,6 @@
 from .auditing import AuditedPlace as AuditedPlace
 from .auditing import audit as audit
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
-from .best_rates import BestRate as BestRate
-from .best_rates import best_rates as best_rates
 from .blocks import markdown_table as markdown_table
 from .class_tables import RECALL_AND_PRECISION as RECALL_AND_PRECISION
 from .class_tables import WORTH_READING as WORTH_READING
@@ -22,6 +20,8 @@ from .counted_tables import weakest as weakest
 from .folder import check_report_folder as check_report_folder
 from .known_rows import KnownRows as KnownRows
 from .known_rows import KnownTexts as KnownTexts
+from .learning_rates import BestRate as BestRate
+from .learning_rates import best_rates as best_rates
 from .number_tables import NOT_ON_SCALE as NOT_ON_SCALE
 from .number_tables import RESIDUAL as RESIDUAL
 from .number_tables import WRONG_NUMBERS as WRONG_NUMBERS

@@ -201,7 +201,7 @@ def said_of(place: pd.DataFrame) -> str:
         if len(tied):
             fewest = tied.iloc[0]
             said = f"It cannot be told whether fewer are enough: {said} The fewest that are not shown to be worse: "
-            said += f"{_named(fewest)}, {_behind(fewest)}."
+            said += f"{_named(fewest)}{_at_level(fewest)}."
         elif best["n_trainable"] == place["n_trainable"].max():
             said = f"No saturation: {said} It trains the most parameters."
     return f"{said} {_of_fewer(place[place['n_trainable'] < first['n_trainable']])}".strip() + _of_seeds(others)
@@ -236,6 +236,11 @@ def _behind(row: Any) -> str:
     ends = [float(row[name]) for name in ("behind_low", "behind_high")]
     shown = [f"{100 * end:.1f}" if in_points else text.score(end) for end in ends]
     return f"{said} (95 % interval {' to '.join(shown)}".replace("-", "−") + ")"
+
+
+def _at_level(row: Any) -> str:
+    """Return the corrected p-value, by which a configuration counts as not shown to be worse; nothing without one."""
+    return f", corrected p = {row['p_value']:.2g}" if text.present(row["p_value"]) else ""
 
 
 def _of_fewer(fewer: pd.DataFrame) -> str:

@@ -108,8 +108,8 @@ def _page(cls: type[Method]) -> Iterator[str]:
     if audits := audits_of(cls):
         yield "## Audit of the defaults"
         yield (
-            "`harness audit-defaults` compares the default settings with tuned ones, on tasks that no default was "
-            "chosen on. Differences are in points, with their 95 % interval."
+            "`harness audit-defaults` compares the default settings with others. Differences are in points, with their "
+            "95 % interval."
         )
         yield "\n".join(f"- {_audited(one)}" for one in audits)
     yield "## Cost"

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from harness.analysis import pareto_front
 from harness.report.axes import error_bars, look, markers, metric_of, titled
 from harness.report.blocks import Block, Picture, Words
 from harness.report.direct import Named, label_points, settle
@@ -37,6 +38,9 @@ _MOST_SIZES = 3
 
 _MOST_LINES = 6
 """Maximum number of coloured lines."""
+
+_MOST_NAMED = 24
+"""Maximum number of grey points that all have names; of more, only those on the front of score and parameters do."""
 
 _LEAD = (
     "Score against trainable parameters, for each task, backbone and number of labels. A configuration may be enough "
@@ -121,6 +125,9 @@ def _plot(axes: Axes, own: pd.DataFrame, drawn: Mapping[str, Style]) -> tuple[li
     axes.scatter(ringed["x"], ringed["score"].astype(float), s=120, facecolor="none", edgecolor="#222222", zorder=5)
     is_muted = own["line"].map(lambda line: drawn[str(line)].is_muted).astype(bool)
     muted = own[is_muted & ~own["saturates"] & ~own["is_best"]]
+    if len(muted) > _MOST_NAMED:
+        front = pareto_front(own["x"], own["score"], bool(best["higher_is_better"]))
+        muted = muted[pd.Series(front, own.index)[muted.index]]
     labels += [Named(float(row.x), float(row.score), text.plain(str(row.line)), "#888888") for row in each(muted)]
     axes.margins(y=0.12)
     sns.despine(ax=axes)

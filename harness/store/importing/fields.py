@@ -149,6 +149,7 @@ def imported(
     dataset: dict[str, Any] | None = None,
     forgetting: Forgetting | None = None,
     missing: dict[str, str] | None = None,
+    method_here: str | None = None,
 ) -> Record:
     """Return the record of an imported result.
 
@@ -173,6 +174,7 @@ def imported(
         dataset: known facts about the data.
         forgetting: forgetting, as the other project measured it.
         missing: reasons for missing figures, by figure.
+        method_here: method of the harness that the result is of; None where there is none.
     """
     provenance = Provenance(
         harness=f"imported by {harness.__version__}",
@@ -207,6 +209,7 @@ def imported(
             protocol=protocol,
             forgetting=forgetting,
             missing=missing or {},
+            method_here=method_here,
         ),
     )
 

@@ -168,6 +168,7 @@ def _record(value: dict[str, Any], of: _Benchmark, source: str) -> Record:
         precision=str(config["dtype"]),
         platform=f"{system['system']} {system['machine']}",
         dataset=_dataset(meta, config, of),
+        method_here=_method_here(method, peft_config or {}, config),
         **_forgetting(score, str(run["created_at"])),
     )
 
@@ -180,6 +181,28 @@ def _forgetting(score: Score | None, created_at: str) -> dict[str, Any]:
     if created_at[:10] < _SHIFTED_SINCE:
         return {"missing": {"forgetting": _OLD_FORGETTING}}
     return {"forgetting": Forgetting(rise_of_loss_nats=rise, outside_text=_OUTSIDE)}
+
+
+_NAMES_HERE: Mapping[str, str] = {"ln-tuning": "layer-norm"}
+"""Methods of the harness whose names differ from peft's type."""
+
+
+def _method_here(method: str, peft_config: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return the harness's method of a run; None for a variant that is another method, such as an initialisation.
+
+    Args:
+        method: peft's type, in lower case with hyphens; `full` without an adapter.
+        peft_config: configuration of the adapter.
+        config: configuration of the training.
+    """
+    starts = (peft_config.get("init_lora_weights"), peft_config.get("init_weights"))
+    has_own_start = method in ("lora", "miss") and any(isinstance(start, str) for start in starts)
+    if has_own_start or peft_config.get("use_bdlora") or config.get("optimizer_type", "AdamW") != "AdamW":
+        return None
+    variants = [name for name, key in (("dora", "use_dora"), ("rslora", "use_rslora")) if peft_config.get(key)]
+    if len(variants) > 1:
+        return None
+    return variants[0] if variants else _NAMES_HERE.get(method, method)
 
 
 def _n_train(config: Mapping[str, Any], of: _Benchmark) -> int:
