@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, create_model
 
@@ -64,7 +64,13 @@ class Setting:
     def field(self) -> tuple[Any, Any]:
         """Return the annotation and the field of a pydantic model."""
         annotation: Any = Literal[self.values] if self.values else type(self.default)
-        bounds = {"ge": self.least, "gt": self.above, "le": self.most, "lt": self.below, "multiple_of": self.multiple_of}
+        bounds = {
+            "ge": self.least,
+            "gt": self.above,
+            "le": self.most,
+            "lt": self.below,
+            "multiple_of": self.multiple_of,
+        }
         given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
         return annotation, Field(default=self.default, **given)
 
@@ -104,8 +110,8 @@ class AddedType:
             `special tokens`.
         uses_weights: whether the matrices are used otherwise than in products, so that they may not be rounded.
         starts_elsewhere: why training does not start from the pretrained function; empty where it does.
-        why_wrong: function that returns why peft's figures would be wrong on a transformer, and what to use instead;
-            None where they are right.
+        why_not: function that returns why a method with some settings cannot adapt a transformer, and what to use
+            instead; None where it can. peft itself refuses most of what does not fit.
         mend: function that corrects what peft does, on the wrapped transformer.
         note: further sentences of the documentation.
     """
@@ -127,7 +133,7 @@ class AddedType:
     adapts: str = ""
     uses_weights: bool = False
     starts_elsewhere: str = ""
-    why_wrong: Callable[[nn.Module], str | None] | None = None
+    why_not: Callable[[FromTable, nn.Module], str | None] | None = None
     mend: Callable[[nn.Module], None] | None = None
     note: str = ""
 
@@ -197,7 +203,7 @@ class FromTable(PeftMethod):
 
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
         """Return the transformer wrapped by peft, with the row's correction."""
-        if reason := self.added.why_wrong and self.added.why_wrong(transformer):
+        if reason := self.added.why_not and self.added.why_not(self, transformer):
             raise UnsupportedError(f"'{self.name}': {reason}")
         adapted = super().adapt(transformer, bench)
         if self.added.mend is not None:
@@ -219,9 +225,16 @@ class FromTable(PeftMethod):
 
     def _divisor(self, transformer: nn.Module, most: int) -> int:
         """Return the largest number up to `most` that divides the widths of all adapted matrices."""
-        names = projections(transformer, self.added.adapts or "qv") if not self.adapts_all else None
-        widths = math.gcd(*linear_widths(transformer, names))
+        widths = math.gcd(*linear_widths(transformer, None if self.adapts_all else self.adapted(transformer)))
         return max(size for size in range(1, most + 1) if widths % size == 0) if widths else most
+
+    def adapted(self, transformer: nn.Module) -> list[str]:
+        """Return the names of the matrices to adapt with the default targets."""
+        targets = self.default_targets(transformer, "") or ()
+        names = [name for name, _ in transformer.named_modules()]
+        if isinstance(targets, str):
+            return [name for name in names if re.fullmatch(targets, name)]
+        return [name for name in names if f".{name}".endswith(tuple(f".{target}" for target in targets))]
 
     def _as_lora(self, transformer: nn.Module) -> list[str] | str:
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as THEIRS
@@ -245,16 +258,35 @@ def special_tokens(files: BackboneFiles) -> list[int]:
     return found
 
 
-def why_no_adaption_prompt(transformer: nn.Module) -> str | None:
+def why_too_many_values(method: FromTable, transformer: nn.Module) -> str | None:
+    """Return why SHiRA cannot train `rank` values per row and column; peft finds out only with the weights."""
+    per: int = getattr(method, "rank")  # noqa: B009
+    widths = linear_widths(transformer, None if method.adapts_all else method.adapted(transformer))
+    for n_in, n_out in zip(widths[::2], widths[1::2], strict=True):
+        if per * (n_in + n_out) > n_in * n_out:
+            return (
+                f"rank={per} asks for {per * (n_in + n_out):,} values of a matrix that has {n_in * n_out:,}. Use a "
+                f"rank of at most {n_in * n_out // (n_in + n_out)}."
+            )
+    return None
+
+
+def why_no_adaption_prompt(_: FromTable, transformer: nn.Module) -> str | None:
     """Return why adaption prompts would be wrong: peft's attention for them misreads some architectures."""
-    if model_type_of(transformer) == "gpt2":
+    kind, config = model_type_of(transformer), cast(Any, transformer.config)
+    if kind == "gpt2":
         return "peft adds what GPT-2 reads from the prompts behind attention's output layer. Use prefix-tuning or lora."
-    config: Any = transformer.config
+    if kind not in {"llama", "mistral"}:
+        return (
+            f"peft's attention for it reads Llama and Mistral only; this is a {type(transformer).__name__}. Use "
+            "prefix-tuning or lora."
+        )
     heads, width = config.num_attention_heads, config.hidden_size
-    if heads * (getattr(config, "head_dim", None) or width // heads) != width:
+    head = getattr(config, "head_dim", None) or width // heads
+    if heads * head != width:
         return (
             f"peft needs heads that together are as wide as a state; this {type(transformer).__name__} has {heads} of "
-            f"{config.head_dim} and a width of {width}. Use prefix-tuning or lora."
+            f"{head} and a width of {width}. Use prefix-tuning or lora."
         )
     return None
 

@@ -16,6 +16,7 @@ from harness.methods._peft_types import (
     rank,
     route_each_token,
     why_no_adaption_prompt,
+    why_too_many_values,
 )
 from harness.methods.base import ENCODER
 
@@ -40,7 +41,7 @@ TABLE: Final = (
         learning_rate=1e-2,
         serves=frozenset({"causal"}),
         adapts="attention",
-        why_wrong=why_no_adaption_prompt,
+        why_not=why_no_adaption_prompt,
     ),
     AddedType(
         name="adamss",
@@ -72,6 +73,7 @@ TABLE: Final = (
         n_added=lambda _, width: 0.5 * width,
         can=_MERGE | {"quantise"},
         adapts="v",
+        note="Where one matrix makes queries, keys and values (BLOOM, Falcon, ModernBERT), all three get a bias.",
     ),
     AddedType(
         name="boft",
@@ -151,7 +153,9 @@ TABLE: Final = (
         "    h = U (L + S) V^T x",
         trains="scales and sparse rotations in a shared basis",
         source="FRoD, 2026, doi:10.1609/aaai.v40i31.39813; peft",
-        settings={"density": Setting("sparse_rate", 0.01, "share of the rotation's values that train.", above=0, most=1)},
+        settings={
+            "density": Setting("sparse_rate", 0.01, "share of the rotation's values that train.", above=0, most=1)
+        },
         fixed={"progressbar": False},
         seed="projection_prng_key",
         keeps=("frod_",),
@@ -269,7 +273,9 @@ TABLE: Final = (
         trains="the singular directions with small values",
         source="Nayak et al., 2025, arXiv:2504.07097; peft",
         settings={
-            "frozen_share": Setting("effective_rank", 0.5, "share of the singular directions that stay.", above=0, below=1),
+            "frozen_share": Setting(
+                "effective_rank", 0.5, "share of the singular directions that stay.", above=0, below=1
+            ),
         },
         learning_rate=3e-3,
         rates=(1e-4, 1e-2),
@@ -377,6 +383,7 @@ TABLE: Final = (
         seed="random_seed",
         n_added=lambda of, width: 2 * of.rank * width,
         can=_CONVERT,
+        why_not=why_too_many_values,
         uses_weights=True,
     ),
     AddedType(
@@ -386,7 +393,11 @@ TABLE: Final = (
         "S is zero except at the largest `1 - sparsity` of the values of W:\n\n    h = (W + S) x",
         trains="the largest values of weight matrices",
         source="Super-Tuning, 2026, arXiv:2607.09287; peft",
-        settings={"sparsity": Setting("sparsity", 0.99, "share of the values that stay.", least=0, below=1, search=(0.9, 0.99))},
+        settings={
+            "sparsity": Setting(
+                "sparsity", 0.99, "share of the values that stay.", least=0, below=1, search=(0.9, 0.99)
+            )
+        },
         learning_rate=3e-2,
         n_added=lambda of, width: (1 - of.sparsity) * width * width,
         can=_MERGE,
