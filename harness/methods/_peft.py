@@ -109,8 +109,8 @@ class PeftMethod(FrozenWeights, FineTuning):
                     config.task_type = "CAUSAL_LM" if bench.files.architecture == "causal" else "SEQ_2_SEQ_LM"
                 wrapped: nn.Module = get_peft_model(transformer, config)
             except (TypeError, ValueError, NotImplementedError) as error:  # a layer or a size that peft cannot adapt
-                if "meta" in str(error):  # torch refuses to read the weights, which a plan does not have
-                    raise
+                if isinstance(error, NotImplementedError) and "target modules" not in str(error):
+                    raise  # by torch: a plan's modules have no values to read
                 raise UnsupportedError(
                     f"peft cannot put '{self.name}' into a {type(transformer).__name__}: "
                     f"{self.in_own_words(str(error)).rstrip('.')}. Try other settings of '{self.name}', or another "
