@@ -222,8 +222,7 @@ class FineTuning(GradientMethod):
         reason = reason or self._why_no_chat(kinds.get(kind), files)
         if reason is None and self.optimiser == "adamw-8bit":
             reason = why_no_bitsandbytes(f"'{self.name}' with optimiser=adamw-8bit")
-        is_known = files is not None and files.model_type in PLANNED_UNSEEN and not self.plans_modules
-        if reason is not None or files is None or is_known:
+        if reason is not None or files is None or self.planned_unseen(files):
             return reason
         asked = kinds.get(kind)
         shape = json.dumps(self._shape(), sort_keys=True)
@@ -231,6 +230,10 @@ class FineTuning(GradientMethod):
         if key not in _REFUSALS:
             _REFUSALS[key] = self._why_not_adapted(_Planned(asked, files))
         return _REFUSALS[key]
+
+    def planned_unseen(self, files: BackboneFiles) -> bool:
+        """Return whether a plan need not try the architecture, which takes seconds."""
+        return files.model_type in PLANNED_UNSEEN and not self.plans_modules
 
     def _why_no_chat(self, kind: Kind, files: BackboneFiles | None) -> str | None:
         """Return why prompts cannot be turns of a chat; None where they can, or need not."""

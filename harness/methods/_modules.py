@@ -58,13 +58,14 @@ def projections(transformer: nn.Module, letters: str) -> list[str]:
 
 
 def linear_widths(transformer: nn.Module, names: list[str] | None = None) -> list[int]:
-    """Return the input and output sizes of the blocks' linear layers: of those named, or of all."""
-    found = linear_layers(transformer)
-    return [
-        size
-        for name in (found if names is None else names)
-        for size in reversed(found[name].weight.shape)  # type: ignore[arg-type]
-    ]
+    """Return the input and output sizes of linear layers: of those named, or of all, those outside of blocks too."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    found = dict(transformer.named_modules())
+    if names is None:
+        names = [name for name, module in found.items() if isinstance(module, (nn.Linear, Conv1D))]
+    return [size for name in names for size in reversed(found[name].weight.shape)]  # type: ignore[arg-type]
 
 
 def attention_ends(transformer: nn.Module) -> list[str]:

@@ -98,19 +98,26 @@ class PeftMethod(FrozenWeights, FineTuning):
 
         with warnings.catch_warnings():  # peft uses a name that transformers deprecates
             warnings.simplefilter("ignore")
-            config = self.peft_config(transformer, bench)
-            if getattr(config, "target_modules", ()) is None:
-                config.target_modules = self.default_targets(transformer, str(config.peft_type.value))
-            if bench.kind.form == "text":
-                config.task_type = "CAUSAL_LM" if bench.files.architecture == "causal" else "SEQ_2_SEQ_LM"
             try:
+                config = self.peft_config(transformer, bench)
+                if getattr(config, "target_modules", ()) is None:
+                    config.target_modules = self.default_targets(transformer, str(config.peft_type.value))
+                if bench.kind.form == "text":
+                    config.task_type = "CAUSAL_LM" if bench.files.architecture == "causal" else "SEQ_2_SEQ_LM"
                 wrapped: nn.Module = get_peft_model(transformer, config)
-            except (TypeError, ValueError) as error:  # a type of layer that peft does not know
+            except (TypeError, ValueError, NotImplementedError) as error:  # a layer or a size that peft cannot adapt
+                if isinstance(error, NotImplementedError) and "target modules" not in str(error):
+                    raise  # by torch: a plan's modules have no values to read
                 raise UnsupportedError(
-                    f"peft cannot put '{self.name}' into a {type(transformer).__name__}: {str(error).rstrip('.')}. Try "
-                    f"other settings of '{self.name}', or another method: lora, bitfit or full."
+                    f"peft cannot put '{self.name}' into a {type(transformer).__name__}: "
+                    f"{self.in_own_words(str(error)).rstrip('.')}. Try other settings of '{self.name}', or another "
+                    "method: lora, bitfit or full."
                 ) from None
         return wrapped
+
+    def in_own_words(self, message: str) -> str:
+        """Return a message of peft with the names that settings have here; by default, unchanged."""
+        return message
 
     def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
         """Return the modules to adapt where no setting names them.

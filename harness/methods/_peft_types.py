@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, create_model
 
 from harness.backbones import Architecture, BackboneFiles, read_tokenizer
+from harness.methods._fine_tuning import KNOWN_WIDTH
 from harness.methods._modules import linear_widths, projections
 from harness.methods._peft import RATE_AND_EPOCHS, PeftMethod, model_type_of, no_projections
 from harness.methods.base import ANY_ARCHITECTURE, Choice, Range, SearchSpace, method
@@ -39,6 +41,9 @@ class Setting:
         values: values to choose from, if these are few words.
         least: smallest value of a number.
         above: exclusive lower bound of a number.
+        most: largest value of a number.
+        below: exclusive upper bound of a number.
+        multiple_of: number of which a whole number must be a multiple.
         search: values that `--tune` searches over.
         divides: whether the number must divide the widths of the adapted matrices; the largest divisor up to it is
             passed on.
@@ -50,18 +55,34 @@ class Setting:
     values: tuple[Any, ...] = ()
     least: float | None = None
     above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    multiple_of: int | None = None
     search: tuple[Any, ...] = ()
     divides: bool = False
 
     def field(self) -> tuple[Any, Any]:
         """Return the annotation and the field of a pydantic model."""
         annotation: Any = Literal[self.values] if self.values else type(self.default)
-        return annotation, Field(default=self.default, ge=self.least, gt=self.above)
+        bounds = {
+            "ge": self.least,
+            "gt": self.above,
+            "le": self.most,
+            "lt": self.below,
+            "multiple_of": self.multiple_of,
+        }
+        given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+        return annotation, Field(default=self.default, **given)
 
 
-def rank(default: int, search: tuple[int, ...] = (4, 8, 16), meaning: str = "rank of the addition.") -> Setting:
+def rank(
+    default: int,
+    search: tuple[int, ...] = (4, 8, 16),
+    meaning: str = "rank of the addition.",
+    multiple_of: int | None = None,
+) -> Setting:
     """Return the setting of a rank."""
-    return Setting("r", default, meaning, least=1, search=search)
+    return Setting("r", default, meaning, least=1, search=search, multiple_of=multiple_of)
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,8 @@ class AddedType:
             `special tokens`.
         uses_weights: whether the matrices are used otherwise than in products, so that they may not be rounded.
         starts_elsewhere: why training does not start from the pretrained function; empty where it does.
+        why_not: function that returns why a method with some settings cannot adapt a transformer, and what to use
+            instead; None where it can. peft itself refuses most of what does not fit.
         mend: function that corrects what peft does, on the wrapped transformer.
         note: further sentences of the documentation.
     """
@@ -110,6 +133,7 @@ class AddedType:
     adapts: str = ""
     uses_weights: bool = False
     starts_elsewhere: str = ""
+    why_not: Callable[[FromTable, nn.Module], str | None] | None = None
     mend: Callable[[nn.Module], None] | None = None
     note: str = ""
 
@@ -163,8 +187,24 @@ class FromTable(PeftMethod):
         configuration: Any = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
         return configuration(target_modules=targets, **self.added.fixed, **arguments)
 
+    def in_own_words(self, message: str) -> str:
+        """Return a message of peft in which settings have the names that they have here."""
+        for name, setting in self.added.settings.items():
+            message = re.sub(rf"`?\b{setting.argument}\b`?", name, message)
+        return message
+
+    def planned_unseen(self, files: BackboneFiles) -> bool:
+        """Return whether a plan need not try the architecture: defaults fit each BERT of a usual width."""
+        given = (*self.added.settings, "targets")
+        fields = type(self).model_fields
+        own = [name for name in given if name in fields and getattr(self, name) != fields[name].default]
+        usual = files.width is not None and files.width >= KNOWN_WIDTH
+        return super().planned_unseen(files) and usual and not own and self.added.adapts != "special tokens"
+
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
         """Return the transformer wrapped by peft, with the row's correction."""
+        if reason := self.added.why_not and self.added.why_not(self, transformer):
+            raise UnsupportedError(f"'{self.name}': {reason}")
         adapted = super().adapt(transformer, bench)
         if self.added.mend is not None:
             self.added.mend(adapted)
@@ -185,9 +225,16 @@ class FromTable(PeftMethod):
 
     def _divisor(self, transformer: nn.Module, most: int) -> int:
         """Return the largest number up to `most` that divides the widths of all adapted matrices."""
-        names = projections(transformer, self.added.adapts or "qv") if not self.adapts_all else None
-        widths = math.gcd(*linear_widths(transformer, names))
+        widths = math.gcd(*linear_widths(transformer, None if self.adapts_all else self.adapted(transformer)))
         return max(size for size in range(1, most + 1) if widths % size == 0) if widths else most
+
+    def adapted(self, transformer: nn.Module) -> list[str]:
+        """Return the names of the matrices to adapt with the default targets."""
+        targets = self.default_targets(transformer, "") or ()
+        names = [name for name, _ in transformer.named_modules()]
+        if isinstance(targets, str):
+            return [name for name in names if re.fullmatch(targets, name)]
+        return [name for name in names if f".{name}".endswith(tuple(f".{target}" for target in targets))]
 
     def _as_lora(self, transformer: nn.Module) -> list[str] | str:
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as THEIRS
@@ -211,10 +258,44 @@ def special_tokens(files: BackboneFiles) -> list[int]:
     return found
 
 
-def route_each_token(adapted: nn.Module) -> None:
-    """Have each token of Lily mix the shared matrices by itself.
+def why_too_many_values(method: FromTable, transformer: nn.Module) -> str | None:
+    """Return why SHiRA cannot train `rank` values per row and column; peft finds out only with the weights."""
+    per: int = getattr(method, "rank")  # noqa: B009
+    widths = linear_widths(transformer, None if method.adapts_all else method.adapted(transformer))
+    for n_in, n_out in zip(widths[::2], widths[1::2], strict=True):
+        if per * (n_in + n_out) > n_in * n_out:
+            return (
+                f"rank={per} asks for {per * (n_in + n_out):,} values of a matrix that has {n_in * n_out:,}. Use a "
+                f"rank of at most {n_in * n_out // (n_in + n_out)}."
+            )
+    return None
 
-    peft averages the routes over all tokens of a batch, padding included.
+
+def why_no_adaption_prompt(_: FromTable, transformer: nn.Module) -> str | None:
+    """Return why adaption prompts would be wrong: peft's attention for them misreads some architectures."""
+    kind, config = model_type_of(transformer), cast(Any, transformer.config)
+    if kind == "gpt2":
+        return "peft adds what GPT-2 reads from the prompts behind attention's output layer. Use prefix-tuning or lora."
+    if kind not in {"llama", "mistral"}:
+        return (
+            f"peft's attention for it reads Llama and Mistral only; this is a {type(transformer).__name__}. Use "
+            "prefix-tuning or lora."
+        )
+    heads, width = config.num_attention_heads, config.hidden_size
+    head = getattr(config, "head_dim", None) or width // heads
+    if heads * head != width:
+        return (
+            f"peft needs heads that together are as wide as a state; this {type(transformer).__name__} has {heads} of "
+            f"{head} and a width of {width}. Use prefix-tuning or lora."
+        )
+    return None
+
+
+def route_each_token(adapted: nn.Module) -> None:
+    """Have each token of Lily mix the shared matrices by itself, and blocks share them on every architecture.
+
+    peft averages the routes over all tokens of a batch, padding included. It shares matrices among layers that one
+    name in the list of targets matches: among none where the list has their full names.
     """
     from peft.tuners.lily.layer import Linear
     from torch.nn.functional import softmax
@@ -229,9 +310,16 @@ def route_each_token(adapted: nn.Module) -> None:
             result = result + (self.scaling[name] * mixed @ self.lily_B[name].weight).to(result.dtype)
         return result
 
-    for module in adapted.modules():
+    alike: dict[tuple[str, int, int], list[Linear]] = {}
+    for place, module in adapted.named_modules():
         if isinstance(module, Linear):
             module.forward = types.MethodType(forward, module)  # type: ignore[method-assign]
+            alike.setdefault((place.rpartition(".")[2], module.in_features, module.out_features), []).append(module)
+    for layers in alike.values():
+        for at, layer in enumerate(layers):
+            for name, stride in layer.stride_A.items():
+                layer.lily_A[name] = layers[at - at % stride].lily_A[name]
+                layer.lily_B[name] = layers[0].lily_B[name]
 
 
 def method_of(row: AddedType, module: str) -> type[FromTable]:

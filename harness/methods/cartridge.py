@@ -40,6 +40,16 @@ class Cartridge(PrefixTuning):
     n_virtual_tokens: int = Field(default=16, ge=2)
     learning_rate: float = Field(default=3e-3, gt=0)
 
+    def check(self, transformer: nn.Module) -> None:
+        """Refuse a cache that is as long as a sliding window, which would cut it."""
+        super().check(transformer)
+        window = getattr(transformer.config, "sliding_window", None)
+        if window is not None and self.n_virtual_tokens >= window:
+            raise UnsupportedError(
+                f"'{self.name}' was given n_virtual_tokens={self.n_virtual_tokens}; blocks of this "
+                f"{type(transformer).__name__} keep a sliding window of {window}. Use fewer than {window}."
+            )
+
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return peft's configuration of a cartridge with one frozen token."""
         from peft import CartridgeConfig

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.methods._peft_types import AddedType, FromTable, Setting, method_of, rank, route_each_token
+from harness.methods._peft_types import (
+    AddedType,
+    FromTable,
+    Setting,
+    method_of,
+    rank,
+    route_each_token,
+    why_no_adaption_prompt,
+    why_too_many_values,
+)
 from harness.methods.base import ENCODER
 
 _MERGE: Final = frozenset({"merge"})
@@ -32,6 +41,7 @@ TABLE: Final = (
         learning_rate=1e-2,
         serves=frozenset({"causal"}),
         adapts="attention",
+        why_not=why_no_adaption_prompt,
     ),
     AddedType(
         name="adamss",
@@ -63,21 +73,22 @@ TABLE: Final = (
         n_added=lambda _, width: 0.5 * width,
         can=_MERGE | {"quantise"},
         adapts="v",
+        note="Where one matrix makes queries, keys and values (BLOOM, Falcon, ModernBERT), all three get a bias.",
     ),
     AddedType(
         name="boft",
         peft_type="BOFT",
-        does="Learn an orthogonal rotation of weight matrices as a product of sparse butterfly factors.\n\n"
-        "Each of m factors is block-diagonal after a permutation; each block follows from a skew-symmetric matrix:\n\n"
-        "    h = W (R_m ... R_1) x",
-        trains="butterfly factors of rotations of weight matrices",
+        does="Learn a block-diagonal rotation of the inputs of weight matrices, and a scale for each output.\n\n"
+        "Each block of R follows from a skew-symmetric matrix; s starts at 1 and `*` is elementwise:\n\n"
+        "    h = s * (W R x)",
+        trains="block-diagonal rotations of weight matrices, and scales",
         source="Liu et al., 2023, arXiv:2311.06243; peft",
         settings={
             "block_size": Setting("boft_block_size", 8, "rows of a block.", least=2, search=(4, 8), divides=True),
-            "n_factors": Setting("boft_n_butterfly_factor", 1, "number of factors; 1 is a block-diagonal rotation."),
+            "n_factors": Setting("boft_n_butterfly_factor", 1, "number of butterfly factors.", values=(1,)),
         },
         learning_rate=1e-2,
-        n_added=lambda of, width: of.n_factors * width * (of.block_size - 1) + width,
+        n_added=lambda of, width: width * of.block_size + width,
         can=_MERGE,
         uses_weights=True,
     ),
@@ -142,7 +153,9 @@ TABLE: Final = (
         "    h = U (L + S) V^T x",
         trains="scales and sparse rotations in a shared basis",
         source="FRoD, 2026, doi:10.1609/aaai.v40i31.39813; peft",
-        settings={"density": Setting("sparse_rate", 0.01, "share of the rotation's values that train.", above=0)},
+        settings={
+            "density": Setting("sparse_rate", 0.01, "share of the rotation's values that train.", above=0, most=1)
+        },
         fixed={"progressbar": False},
         seed="projection_prng_key",
         keeps=("frod_",),
@@ -203,7 +216,7 @@ TABLE: Final = (
         "    h = W H_1 ... H_r x,    H_i = I - 2 u_i u_i^T / |u_i|^2",
         trains="vectors of reflections of weight matrices",
         source="Yuan et al., 2024, arXiv:2405.17484; peft",
-        settings={"rank": rank(8, meaning="number of reflections; even, or training starts elsewhere.")},
+        settings={"rank": rank(8, meaning="number of reflections; an even number.", multiple_of=2)},
         learning_rate=1e-2,
         n_added=lambda of, width: of.rank * width,
         can=_MERGE,
@@ -246,7 +259,7 @@ TABLE: Final = (
         "D has r columns; the input is summed over groups of r values:\n\n    h = W x + D sum over groups of x",
         trains="repeated small matrices",
         source="Kang and Yin, 2024, arXiv:2409.15371; peft",
-        settings={"rank": rank(16, search=(8, 16, 32), meaning="columns of the matrix; an even number.")},
+        settings={"rank": rank(16, search=(8, 16, 32), meaning="columns of the matrix.")},
         learning_rate=1e-3,
         n_added=lambda of, width: of.rank * width,
         can=_CONVERT,
@@ -260,7 +273,9 @@ TABLE: Final = (
         trains="the singular directions with small values",
         source="Nayak et al., 2025, arXiv:2504.07097; peft",
         settings={
-            "frozen_share": Setting("effective_rank", 0.5, "share of the singular directions that stay.", above=0),
+            "frozen_share": Setting(
+                "effective_rank", 0.5, "share of the singular directions that stay.", above=0, below=1
+            ),
         },
         learning_rate=3e-3,
         rates=(1e-4, 1e-2),
@@ -368,6 +383,7 @@ TABLE: Final = (
         seed="random_seed",
         n_added=lambda of, width: 2 * of.rank * width,
         can=_MERGE,
+        why_not=why_too_many_values,
         uses_weights=True,
     ),
     AddedType(
@@ -377,7 +393,11 @@ TABLE: Final = (
         "S is zero except at the largest `1 - sparsity` of the values of W:\n\n    h = (W + S) x",
         trains="the largest values of weight matrices",
         source="Super-Tuning, 2026, arXiv:2607.09287; peft",
-        settings={"sparsity": Setting("sparsity", 0.99, "share of the values that stay.", least=0, search=(0.9, 0.99))},
+        settings={
+            "sparsity": Setting(
+                "sparsity", 0.99, "share of the values that stay.", least=0, below=1, search=(0.9, 0.99)
+            )
+        },
         learning_rate=3e-2,
         n_added=lambda of, width: (1 - of.sparsity) * width * width,
         can=_MERGE,
