@@ -211,6 +211,8 @@ class Method(BaseModel, ABC):
         if kind.form not in cls.forms and not (own and cls.serves_own_forms):
             answers = " and ".join(FORMS.get(form, form) for form in sorted(cls.forms, key=[*FORMS, *cls.forms].index))
             return f"'{cls.name}' gives {answers}; a {kind.name} task asks for {kind.asks_for or FORMS[kind.form]}."
+        if kind.form == "text" and cls.serves and not cls.serves & (LANGUAGE_MODEL | SERVED):
+            return f"'{cls.name}' adapts encoders; a {kind.name} task is answered by a language model."
         if own and cls.needs_plain_head:
             return f"'{cls.name}' trains a linear layer on top; a {kind.name} task brings another head."
         if kind.reads_pairs and kind.form == "classes" and not cls.serves_pairs:
