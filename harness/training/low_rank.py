@@ -26,8 +26,8 @@ RENEWED_EVERY: Final = 50
 """Steps with the same projection. Both papers take 200, in fits of 10,000 steps and more; fits here take hundreds."""
 
 SCALE_OF_GALORE: Final = (8, 2.0)
-"""Rank and scale of the update; the authors fine-tune with a scale of 4 at rank 4. At other ranks the scale is such that
-the update is as large."""
+"""Rank and scale of the update; the authors fine-tune with a scale of 4 at rank 4. At other ranks, the scale is such
+that the update is as large."""
 
 GROWTH: Final = 1.01
 """Largest ratio of the norms of two updates of a matrix in APOLLO, which takes it from Fira (arXiv:2410.01623)."""
