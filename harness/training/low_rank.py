@@ -26,8 +26,8 @@ RENEWED_EVERY: Final = 50
 """Steps with the same projection. Both papers take 200, in fits of 10,000 steps and more; fits here take hundreds."""
 
 SCALE_OF_GALORE: Final = (8, 2.0)
-"""Rank and scale of the update in the fine-tuning of the paper (table 7). At other ranks the scale is such that the
-update is as large."""
+"""Rank and scale of the update; the authors fine-tune with a scale of 4 at rank 4. At other ranks, the scale is such
+that the update is as large."""
 
 GROWTH: Final = 1.01
 """Largest ratio of the norms of two updates of a matrix in APOLLO, which takes it from Fira (arXiv:2410.01623)."""
@@ -100,7 +100,7 @@ class LowRankAdamW(torch.optim.Optimizer):
             scale = known_scale * math.sqrt(known_rank / rank)
         else:
             update = gradient * (direction.norm(dim=0) / projected.norm(dim=0).clamp_(min=1e-30))
-            scale = math.sqrt(smaller / rank)  # |N_j| / |R_j| is too small by this factor (theorem 4.2)
+            scale = math.sqrt(smaller / rank)  # |N_j| / |R_j| is too small by this factor on average
             norm = update.norm()
             if "norm" in state:
                 allowed = torch.where(state["norm"] > 0, GROWTH * state["norm"], norm)
