@@ -14,6 +14,7 @@ from harness import load_model
 from harness.backbones.locate import BackboneFiles
 from harness.data.sampling import parse_size
 from harness.measure.device import Device
+from harness.methods import peft_table
 from harness.methods.configure import parse_methods
 from harness.planning.plan import plan_cells
 from harness.records.record import Budget, Record
@@ -77,15 +78,22 @@ def test_no_weight_is_stored_twice_and_transformers_reads_it(
     assert len(modes) == 1  # a service may read what the user may share
 
 
-@pytest.mark.parametrize(
-    "method", ["lora", "adalora", "dora", "rslora", "loha", "lokr", "oft", "vera", "fourierft", "ia3"]
-)
+IN_FILES = ["lora", "adalora", "dora", "rslora", "loha", "lokr", "oft", "vera", "fourierft", "ia3", "lora[init=pissa]"]
+IN_TABLE = [
+    row.name for row in peft_table.TABLE if "encoder" in row.serves and row.name not in {"lily", "trainable-tokens"}
+]
+"""Rows of the table; Lily reads otherwise than in peft, and the ids below hold no special token."""
+
+
+@pytest.mark.parametrize("method", [*IN_FILES, *(pytest.param(name, marks=pytest.mark.slow) for name in IN_TABLE)])
 def test_peft_reads_the_adapter(method: str, toy: Task, tiny: BackboneFiles, cpu: Device, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModel
 
-    saved(f"{method}[learning_rate=0.1,precision=fp32]", toy, tiny, cpu, tmp_path / "model")  # else ours are rounded
+    name, _, given = method.removesuffix("]").partition("[")
+    settings = ",".join(filter(None, ("learning_rate=0.1,precision=fp32", given)))  # else ours are rounded
+    saved(f"{name}[{settings}]", toy, tiny, cpu, tmp_path / "model")
     base = AutoModel.from_pretrained(tmp_path / "model" / "transformer")
     adapted = PeftModel.from_pretrained(base, str(tmp_path / "model" / "adapter")).eval()
     ours = load_model(tmp_path / "model", "cpu")._members[0].fitted.model.transformer  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from ._fitted_model import FittedModel as FittedModel
 from ._gradient import TrainedMethod as TrainedMethod
 from ._merging import converted_to_lora as converted_to_lora
 from ._merging import merged as merged
+from ._merging import save_adapter as save_adapter
 from ._merging import why_not_lora as why_not_lora
 from ._merging import why_not_merged as why_not_merged
 from .artifact import ARTIFACT_SETTINGS as ARTIFACT_SETTINGS

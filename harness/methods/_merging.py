@@ -6,6 +6,7 @@ The fitted model stays as it is. The new one shares every weight that stays the 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 KEPT_ENERGY: Final = 0.999999
 """Share of an addition's squared singular values that its LoRA keeps where no rank is given."""
+
+
+_ONE: Final = "sum"
+"""Name of the adapter that several are added up to."""
+
+READ_OTHERWISE: Final = frozenset({"LILY"})
+"""Types of peft that the harness reads otherwise than peft does, so that their files would mislead."""
 
 
 class ChangedModel(FittedModel):
@@ -100,7 +108,9 @@ def converted_to_lora(fitted: Fitted, rank: int | None = None) -> FittedModel:
     try:
         with warnings.catch_warnings():  # that a LoRA is one already
             warnings.simplefilter("ignore")
-            config, state = convert_to_lora(source, rank=KEPT_ENERGY if rank is None else rank)
+            whole = _as_one_adapter(source)
+            name = whole.active_adapters[0]
+            config, state = convert_to_lora(whole, rank=KEPT_ENERGY if rank is None else rank, adapter_name=name)
     except ValueError as error:
         raise UnsupportedError(f"The model cannot be converted to LoRA of rank {rank}: {error}") from None
     model: Any = _with_own_adapted_weights(fitted.model)
@@ -111,6 +121,43 @@ def converted_to_lora(fitted: Fitted, rank: int | None = None) -> FittedModel:
     model.transformer = converted.to(next(source.parameters()).device)
     _store_as(model, _stored_types(fitted.model))
     return _changed(fitted, model)
+
+
+def save_adapter(transformer: Any, folder: Path) -> None:
+    """Write what peft added to a transformer into a folder, in peft's format, as one adapter.
+
+    Nothing is written where peft would read it otherwise than the harness does.
+    """
+    if transformer.active_peft_config.peft_type.value in READ_OTHERWISE:
+        return
+    if len(transformer.active_adapters) == 1:
+        transformer.save_pretrained(folder)
+        return
+    one = _as_one_adapter(transformer)
+    one.save_pretrained(folder, selected_adapters=[_ONE])
+    for path in (folder / _ONE).iterdir():  # peft puts adapters with another name than its default in folders
+        path.replace(folder / path.name)
+    (folder / _ONE).rmdir()
+
+
+def _as_one_adapter(transformer: Any) -> Any:
+    """Return the transformer with one LoRA in the place of the sum of several; all weights are shared."""
+    from torch import nn
+
+    from harness.backbones import structural_copy
+
+    active = list(transformer.active_adapters)
+    if len(active) == 1:
+        return transformer
+    device = next(transformer.parameters()).device
+    one: Any = structural_copy(
+        transformer,
+        lambda value: nn.Parameter(value.detach(), requires_grad=False) if value.is_floating_point() else value,
+        device,
+    )
+    one.add_weighted_adapter(active, [1.0] * len(active), _ONE, combination_type="cat")
+    one.set_adapter(_ONE)
+    return one
 
 
 def _why_no_addition(fitted: Fitted) -> str | None:

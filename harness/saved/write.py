@@ -17,6 +17,7 @@ from harness.methods import (
     Method,
     Tensors,
     read_artifact,
+    save_adapter,
     save_artifact,
 )
 from harness.planning import PlannedCell
@@ -96,7 +97,7 @@ def _write(
         trained = {} if prefix is None else tensors
         fingerprint = write_transformer(bench.backbone.files, folder / TRANSFORMER, trained, prefix or "")
         if added:
-            transformer.save_pretrained(folder / ADAPTER)  # type: ignore[union-attr]
+            save_adapter(transformer, folder / ADAPTER)
     merged = prefix is not None
     elsewhere = {name for name in tensors if merged and name.startswith(IN_MODEL)}
     save_artifact(fitted, method, folder, bench, without=elsewhere)

@@ -100,7 +100,8 @@ def unknown_name(kind: str, given: str, known: Iterable[str], where: str = "") -
         where: phrase that says where the name was looked for ("of suite 'sentiment'").
     """
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.6)
+    near.sort(key=lambda name: sorted(name) != sorted(given))  # exchanged letters first
     guess = f" Did you mean '{near[0]}'?" if near else ""
     listed = ", ".join(names) if names else "none"
     place = f" {where}" if where else ""
