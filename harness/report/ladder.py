@@ -184,7 +184,7 @@ def said_of(place: pd.DataFrame) -> str:
     best, first = place[place["is_best"]].iloc[0], place[place["saturates"]].iloc[0]
     others = place[~place["is_best"]]
     if others["p_value"].isna().all():
-        n_seeds = int(place["n_seeds"].max())
+        n_seeds = int(best["n_seeds"])
         why = f"{n_seeds} seeds are too few for a test" if n_seeds == 2 else "no difference can be tested"
         return f"It cannot be told: {why}."
     if others["is_tied"].fillna(True).all():
