@@ -65,7 +65,7 @@ def linear_widths(transformer: nn.Module, names: list[str] | None = None) -> lis
     found = dict(transformer.named_modules())
     if names is None:
         names = [name for name, module in found.items() if isinstance(module, (nn.Linear, Conv1D))]
-    return [size for name in names for size in reversed(found[name].weight.shape)]  # type: ignore[arg-type]
+    return [size for name in names for size in reversed(found[name].weight.shape)]
 
 
 def attention_ends(transformer: nn.Module) -> list[str]:

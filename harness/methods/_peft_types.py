@@ -310,7 +310,7 @@ def route_each_token(adapted: nn.Module) -> None:
             result = result + (self.scaling[name] * mixed @ self.lily_B[name].weight).to(result.dtype)
         return result
 
-    alike: dict[tuple[str, int, int], list[Linear]] = {}
+    alike: dict[tuple[Any, ...], list[Linear]] = {}
     for place, module in adapted.named_modules():
         if isinstance(module, Linear):
             module.forward = types.MethodType(forward, module)  # type: ignore[method-assign]
