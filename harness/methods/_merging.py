@@ -149,12 +149,11 @@ def _as_one_adapter(transformer: Any) -> Any:
     active = list(transformer.active_adapters)
     if len(active) == 1:
         return transformer
-    device = next(transformer.parameters()).device
-    one: Any = structural_copy(
-        transformer,
-        lambda value: nn.Parameter(value.detach(), requires_grad=False) if value.is_floating_point() else value,
-        device,
-    )
+
+    def frozen(value: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(value.detach(), requires_grad=False)
+
+    one: Any = structural_copy(transformer, frozen, next(transformer.parameters()).device)
     one.add_weighted_adapter(active, [1.0] * len(active), _ONE, combination_type="cat")
     one.set_adapter(_ONE)
     return one
