@@ -256,7 +256,8 @@ def check_what_moved(fitted: FittedModel, start: dict[str, str], trained: set[st
     end = state_hash(fitted.model)
     expect(end.keys() == start.keys(), "the tensors that were built", sorted(end.keys() ^ start.keys()))
     own = dict(fitted.model.named_parameters())  # each tensor once: tied tensors have one name
-    moved = {key for key in own if end[key] != start[key] and f"fixed.{key}" not in fitted.fixed}
+    saved_too = {key for key in fitted.tensors() if key in own and not own[key].requires_grad}
+    moved = {key for key in own if end[key] != start[key] and key not in saved_too}
     buffers = [key for key, _ in fitted.model.named_buffers() if key in end and end[key] != start[key]]
     expect(not buffers, "buffers that stay as they were", f"changes of {buffers}")
     expect(moved and moved <= trained, "changes of what requires gradients alone", f"also {sorted(moved - trained)}")
