@@ -189,3 +189,10 @@ def test_gpt2_is_adapted_as_the_same_matrices_in_linear_layers(name: str, find: 
         base = next(module for module in same.modules() if isinstance(module, BaseTunerLayer)).get_base_layer()
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
     assert not np.allclose(one, base(x).detach(), atol=1e-2)
+
+
+def test_adaption_prompts_train_in_float32_beside_matrices_in_bfloat16(find: Find, toy: Task, cpu: Device) -> None:
+    method: Any = methods.get("adaption-prompt")(precision="bf16")
+    model: Any = method.build(make_bench(toy, find("llama"), cpu))
+    assert any(value.dtype is torch.bfloat16 for value in model.transformer.parameters())
+    assert {value.dtype for value in model.parameters() if value.requires_grad} == {torch.float32}

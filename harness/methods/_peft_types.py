@@ -291,6 +291,13 @@ def why_no_adaption_prompt(_: FromTable, transformer: nn.Module) -> str | None:
     return None
 
 
+def train_in_float32(adapted: nn.Module) -> None:
+    """Give trained parameters float32 values; peft gives adaption prompts the type of the frozen matrices."""
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def route_each_token(adapted: nn.Module) -> None:
     """Have each token of Lily mix the shared matrices by itself, and blocks share them on every architecture.
 

@@ -15,6 +15,7 @@ from harness.methods._peft_types import (
     method_of,
     rank,
     route_each_token,
+    train_in_float32,
     why_no_adaption_prompt,
     why_too_many_values,
 )
@@ -42,6 +43,7 @@ TABLE: Final = (
         serves=frozenset({"causal"}),
         adapts="attention",
         why_not=why_no_adaption_prompt,
+        mend=train_in_float32,
     ),
     AddedType(
         name="adamss",
