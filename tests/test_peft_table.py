@@ -255,3 +255,23 @@ def test_a_cartridge_starts_from_the_keys_and_values_of_training_texts(
         torch.testing.assert_close(ours.values, theirs.values)
     with pytest.raises(UnsupportedError, match="starts from 4 tokens of the training texts, which have 0"):
         method.initialise(method.build(bench), rows.take(np.array([], dtype=np.int64)), bench)
+
+
+def test_a_saved_adamss_has_the_clusters_of_its_fit(
+    toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.adamss import layer
+
+    bench = make_bench(toy, tiny, cpu)
+    method: Any = methods.get("adamss")(precision="fp32", min_steps=6, epochs=1, n_subspaces=2)
+    fitted = method.fit(Rows(toy.train, np.arange(32), toy.train_labels[:32]), bench)
+    answers = fitted.predict(toy.test_rows_to_predict, bench)
+    found = layer.clustering_Z
+
+    def permuted(*arguments: Any) -> Any:
+        clusters, n = found(*arguments)
+        return clusters.roll(3), n  # as many outputs in each cluster, but others
+
+    monkeypatch.setattr(layer, "clustering_Z", permuted)
+    again = method.restore(fitted.tensors(), fitted.state(), make_bench(toy, tiny, cpu))
+    np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)

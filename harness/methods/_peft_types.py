@@ -298,6 +298,16 @@ def train_in_float32(adapted: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def keep_clusters(adapted: nn.Module) -> None:
+    """Make the clusters of AdaMSS's outputs a buffer, so that they can be saved: another machine may find others."""
+    from peft.tuners._buffer_dict import BufferDict
+    from peft.tuners.adamss.layer import AdamssLayer
+
+    for module in adapted.modules():
+        if isinstance(module, AdamssLayer):
+            module.scatter_index = BufferDict(module.scatter_index, persistent=True)
+
+
 def route_each_token(adapted: nn.Module) -> None:
     """Have each token of Lily mix the shared matrices by itself, and blocks share them on every architecture.
 
