@@ -91,6 +91,18 @@ def test_it_cannot_be_told_without_tests_or_differences():
     assert "lora[rank=1] with 100" in alike
 
 
+def test_a_best_with_the_fewest_parameters_or_none_near_it_is_said_once():
+    smallest = said_of(only(ladder({1: 900, 2: 700, 4: 700, 8: 700})))
+    assert (
+        smallest == "lora[rank=1] with 100 trainable parameters (0.900) is the best, and no configuration has fewer "
+        "parameters."
+    )
+    far = only(ladder({1: 850, 2: 860, 4: 870, 8: 900}))
+    largest = said_of(far.assign(is_tied=True))  # as with few test rows
+    assert largest.startswith("It cannot be told: no configuration is shown to be worse than the best, lora[rank=8]")
+    assert "None with fewer is within 1 point of it." in largest
+
+
 def test_configurations_that_differ_in_size_only_share_a_line():
     records = ladder({1: 700, 2: 800, 4: 850})
     records += [rung("lora", 400, 840, seed, rank=4, learning_rate=1) for seed in (0, 1, 2)]
@@ -135,3 +147,10 @@ def test_the_report_has_a_part_with_a_sentence_and_a_figure_for_each_task():
     assert labels[0] == "none"  # 0 parameters have a place of their own
     assert "1,000" in labels
     assert not dict(sections(ReportData(records[:3])))[LADDERS]
+
+
+def test_the_axis_names_powers_of_ten():
+    records = [rung("lora", n, 700, rank=n) for n in (300, 40_000, 5_000_000, 3_000_000_000)]
+    (axes,) = draw_ladder(ladders(records)).axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["100", "1,000", "10k", "100k", "1M", "10M", "100M", "1B", "10B"]

@@ -164,6 +164,16 @@ def test_one_class_is_told_from_the_macro_f1(n_classes: int) -> None:
     assert not learned_nothing(replace(fit_of(losses, half, n_classes), predictions=None))
 
 
+def test_several_classes_predicted_at_chance_are_not_one_class() -> None:
+    """Without predictions, a macro F1 of at most 1 / n_classes alone does not show that one class was predicted."""
+    predicted = np.array([0] * 22 + [1] * 14 + [2] * 6 + [3] * 58)
+    record = fit_of([np.log(4)] * 8, list(predicted), n_classes=4)
+    assert record.score is not None
+    assert record.score.others["macro_f1"] < 1 / 4
+    assert not learned_nothing(record)
+    assert not learned_nothing(replace(record, predictions=None))
+
+
 def test_the_loss_of_guessing_is_the_entropy_of_the_shares() -> None:
     strata = np.array([0] * 90 + [1] * 7 + [3] * 3)
     assert guessing_loss(strata) == pytest.approx(scipy.stats.entropy([90, 7, 3]))

@@ -15,6 +15,9 @@ _LEARNED: float = 0.95
 _ONE_CLASS = 0.98
 """Share of the predictions from which they count as one class."""
 
+_ROUNDING = 0.001
+"""Relative error of a score that was rounded."""
+
 _LAST_PART = 4
 """The last one of so many parts of a fit's steps is its end."""
 
@@ -58,8 +61,14 @@ def _predicts_one_class(record: Record) -> bool:
     n_classes, score = _n_classes(record), record.score
     if n_classes is None or score is None:
         return False
-    f1 = score.value if score.metric == "macro_f1" else score.others.get("macro_f1")
-    return f1 is not None and f1 <= 1 / n_classes  # the F1 of one class is at most 1, that of the others 0
+    f1, accuracy = (
+        score.value if score.metric == name else score.others.get(name) for name in ("macro_f1", "accuracy")
+    )
+    if f1 is None:
+        return False
+    # With one class, its precision is the accuracy, and its recall 1; the F1 of all others is 0.
+    most = 1.0 if accuracy is None else 2 * accuracy / (1 + accuracy)
+    return f1 <= (1 + _ROUNDING) * most / n_classes
 
 
 def _guessing(record: Record) -> float:

@@ -188,15 +188,26 @@ def said_of(place: pd.DataFrame) -> str:
         why = f"{n_seeds} seeds are too few for a test" if n_seeds == 2 else "no difference can be tested"
         return f"It cannot be told: {why}."
     if others["is_tied"].fillna(True).all():
-        said = "It cannot be told: no configuration is shown to be worse than the best"
-        return f"{said}, {_named(best)}. The fewest within reach: {_named(first)}." + _of_seeds(others)
+        said = f"It cannot be told: no configuration is shown to be worse than the best, {_named(best)}."
+        if first["variant"] != best["variant"]:
+            return f"{said} The fewest within reach: {_named(first)}." + _of_seeds(others)
+        is_smallest = best["n_trainable"] == place["n_trainable"].min()
+        near = (
+            "No configuration has fewer parameters."
+            if is_smallest
+            else f"None with fewer is within {_points(best['margin'])} of it."
+        )
+        return f"{said} {near}" + _of_seeds(others)
     if first["variant"] != best["variant"]:
         is_sure = text.present(first["margin"]) and text.present(first["behind_high"])
         is_sure = is_sure and first["behind_high"] <= first["margin"]
         said = f"{_named(first)} {'is' if is_sure else 'may be'} enough: {_behind(first)} the best, {_named(best)}"
         said += "." if is_sure else ". The difference is not shown to be above 0."
     else:
-        tied = place[place["is_tied"].fillna(True) & (place["n_trainable"] < best["n_trainable"])]
+        fewer = place[place["n_trainable"] < best["n_trainable"]]
+        tied = fewer[fewer["is_tied"].fillna(True)]
+        if fewer.empty:
+            return f"{_named(best)} is the best, and no configuration has fewer parameters." + _of_seeds(others)
         said = f"{_named(best)} is the best, and {_margin(best)}."
         if len(tied):
             fewest = tied.iloc[0]

@@ -70,7 +70,8 @@ def draw_score_against_forgetting(data: pd.DataFrame, drawn: Mapping[str, Style]
             markers(axes, at, [float(row.score)], style, filled=bool(row.on_front), area=60)
             named.append(Named(at[0], float(row.score), row.line, style.colour))
         n_unknown = data["line"].nunique() - last["line"].nunique()
-        said = "\nsmall points: other sizes; dashed line and filled markers: Pareto front"
+        sizes = "small points: other sizes; " if len(known) > len(last) else ""
+        said = f"\n{sizes}dashed line and filled markers: Pareto front"
         said += f"\n{text.counted(n_unknown, 'method')} not drawn: forgetting unknown" if n_unknown else ""
         units = data["forgetting_unit"].dropna()
         axes.set_xlabel(f"forgetting on outside text, {units.iloc[0]}{said}{others(list(last['line']), drawn)}")

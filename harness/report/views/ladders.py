@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -143,6 +144,11 @@ def _zero(numbers: pd.Series[int]) -> float:
     return max(1.0, 10.0 ** math.floor(math.log10(float(numbers[numbers > 0].min())) - 0.5))
 
 
+def _tick(value: float) -> str:
+    """Return a power of ten without decimals: `10k`, `1B`."""
+    return re.sub(r"\.0+(?=[kMB]$)", "", text.number(value))
+
+
 def _parameters_axis(axes: Axes, numbers: pd.Series[int]) -> None:
     axes.set_xscale("log")
     positive = numbers[numbers > 0]
@@ -155,7 +161,7 @@ def _parameters_axis(axes: Axes, numbers: pd.Series[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: "none" if has_none and value <= zero else text.number(value).replace(".0", ""))
+        FuncFormatter(lambda value, _: "none" if has_none and value <= zero else _tick(value))
     )
     axes.set_xlabel(
         "trainable parameters; bars are 95 % intervals\n"
