@@ -329,6 +329,10 @@ def _nearest_folder(folder: Path) -> Path:
     return next(parent for parent in folder.absolute().parents if parent.is_dir())
 
 
+def _among(n_tried: int) -> str:
+    return f"among {text.counted(n_tried, 'method')}" if n_tried else "by expectation alone (no method was tried)"
+
+
 def _write_card(chosen: Chosen, task: Task) -> None:
     score, cost = chosen.score, chosen.record.cost
     spread = "" if score.low is None else f" (95 %: {score.low:.3f} to {score.high:.3f})"
@@ -342,8 +346,8 @@ def _write_card(chosen: Chosen, task: Task) -> None:
         "same method before it was fitted to the test rows too"
         if chosen.refit
         else f"{text.counted(chosen.record.cell.n_train, 'training row')}; no test row",
-        "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen among "
-        f"{text.counted(len({tried.candidate.label for tried in chosen.tried}), 'method')} in {chosen.seconds:.0f} s",
+        "training": f"{cost.train_seconds or 0.0:.1f} s on {chosen.record.device}; chosen "
+        f"{_among(len({tried.candidate.label for tried in chosen.tried}))} in {chosen.seconds:.0f} s",
     }
     if chosen.ensemble is not None:
         facts["choice"] = chosen.ensemble.in_words(task.metric)

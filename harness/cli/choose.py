@@ -58,7 +58,8 @@ def _show(console: Console, chosen: Chosen, save: Path, text: str | None, store:
             f"{max(tried.n_train for tried in fits):,.0f}",
             wording.seconds(sum(tried.seconds for tried in fits)),
         )
-    console.print(table)
+    if by_label:
+        console.print(table)
     reached = chosen.score
     spread = "" if reached.low is None else f" (95 %: {reached.low:.3f} to {reached.high:.3f})"
     console.print(

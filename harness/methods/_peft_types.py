@@ -305,7 +305,7 @@ def keep_clusters(adapted: nn.Module) -> None:
 
     for module in adapted.modules():
         if isinstance(module, AdamssLayer):
-            module.scatter_index = BufferDict(module.scatter_index, persistent=True)
+            module.scatter_index = BufferDict(module.scatter_index, persistent=True)  # type: ignore[assignment]
 
 
 def route_each_token(adapted: nn.Module) -> None:

@@ -44,8 +44,8 @@ def _blocks(report: ReportData) -> Iterator[Block]:
     found = uses(report)
     if found.empty:
         return
-    header = ["method", "task", "labels", "one text", "p95", "merged", "texts/s", "merged", "batch", "memory"]
-    header += ["on disk", "backbone", "to load"]
+    header = ["method", "task", "labels", "one text", "p95", "one, merged", "texts/s", "texts/s, merged", "batch"]
+    header += ["memory", "on disk", "backbone", "to load"]
     rows = [_row(row) for row in each(found)]
     yield TableBlock("Use of fitted models", header, rows, n_names=2)
     said = " ".join(_said(found))
