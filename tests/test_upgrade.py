@@ -77,6 +77,8 @@ def test_every_note_has_a_field() -> None:
             **{"tune": None, "compile": False, "accumulation": 1, "gradient_checkpointing": False, "l2_start": 0.0},
             **{"patience": None, "transformer_dropout": None, "validation_fraction": 0.2},
             **{"attention": "auto", "optimiser": "adamw", "prompt_format": "plain", "weights": "auto"},
+            **{"b_rate_ratio": 1.0, "init": "default", "init_rows": 256, "layers": None, "rank_pattern": []},
+            "update": "plain",
         },
         train_texts=TextLengths(longest=96),
         test_texts=TextLengths(n_texts=40, n_cut=3, cut_side="left"),

@@ -194,15 +194,16 @@ class Method(BaseModel, ABC):
         """
         config = self.model_dump(mode="json")
         for name, default in self.defaults().items():
-            if getattr(self, name) == default:
+            if config[name] == default:
                 del config[name]
         return config
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Return the default values of the settings that a configuration states only where they differ."""
+        """Return the settings that a configuration states only where they differ, as JSON values of their defaults."""
         newer = {name for base in cls.__mro__ for name in vars(base).get("newer_settings", ())}
-        return {name: cls.model_fields[name].default for name in sorted({"tune", *newer})}
+        values = {name: cls.model_fields[name].default for name in sorted({"tune", *newer})}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def why_not_kind(cls, kind: Kind) -> str | None:

@@ -44,6 +44,18 @@ _OF_PROMPTS: dict[str, dict[str, Any]] = {
 }
 """The same of methods that prompt a language model, which share `prompt_format` and `shown_as`."""
 
+_OF_LORA: dict[str, Any] = {
+    "b_rate_ratio": 1.0,
+    "init": "default",
+    "init_rows": 256,
+    "layers": None,
+    "rank_pattern": [],
+    "update": "plain",
+}
+"""The same of LoRA and its relatives."""
+
+_LORAS = frozenset({"lora", "dora", "rslora", "qlora"})
+
 _HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None, "mae": None, "rmse": None}
 _SHARED_FOLDER = "-1-thread"
 """Suffix of folders of reference results that two processes measured at the same time."""
@@ -201,7 +213,9 @@ def _defaults(cell: Mapping[str, Any], family: str, role: Role | None) -> dict[s
         found |= {name: value for name, value in own.items() if name not in config}
     trains_all = family == "full fine-tuning" or role == "from scratch"
     if trains_all or method == "last-layers":
-        found["masters"] = "float32"
+        found |= {"masters": "float32", "optimiser_blocks": 2, "optimiser_rank": 8}
+    if method in _LORAS:
+        found |= {name: value for name, value in _OF_LORA.items() if name not in config}
     holds_frozen = role in ("fine-tuning", "prompting", "frozen features") and not trains_all
     if holds_frozen and not is_contrastive and "weights" not in config:  # a setting of knn with another meaning
         found["weights"] = "auto"
