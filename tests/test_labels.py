@@ -165,3 +165,12 @@ def test_backbones_of_one_name_are_told_apart_by_their_files() -> None:
 def test_short_names_of_different_backbones_never_agree(pairs: list[tuple[str, str | None]]) -> None:
     named = short_backbones(pairs)
     assert len({named[pair] for pair in pairs}) == len(set(pairs))
+
+
+def test_imported_runs_are_told_by_their_names_and_leave_other_names_alone() -> None:
+    own = labels({"rank": 8}, {"experiment": "rank32-dora"}, {"experiment": "lr_0.005"}, defaults=DEFAULTS)
+    assert own == ["lora", "lora[rank32-dora]", "lora[lr_0.005]"]
+    long = labels({"rank": 8}, {"experiment": "rank32-factor4-lr0.003-a"}, {"experiment": "rank32-factor4-lr0.003-b"})
+    assert all(len(label) <= MAX_LABEL for label in long)
+    assert len(set(long)) == 3
+    assert labels({"experiment": "default"}) == ["lora"]

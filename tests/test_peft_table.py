@@ -14,8 +14,9 @@ from harness.backbones.locate import BackboneFiles
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._peft_types import FromTable
+from harness.methods.configure import parse_method
 from harness.methods.peft_table import NOT_COMPARABLE
-from harness.support.errors import UnsupportedError
+from harness.support.errors import UnsupportedError, UsageError
 from harness.tasks import Rows, Task
 from tests.toys import make_bench
 
@@ -275,3 +276,18 @@ def test_a_saved_adamss_has_the_clusters_of_its_fit(
     monkeypatch.setattr(layer, "clustering_Z", permuted)
     again = method.restore(fitted.tensors(), fitted.state(), make_bench(toy, tiny, cpu))
     np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pissa", r"it is a setting here\. Use lora\[init=pissa\]"),
+        ("LoftQ", r"Use qlora\[init=loftq\]"),
+        ("muon", r"Use full\[optimiser=muon\]"),
+        ("xlora", "cannot be compared: it mixes several trained LoRA adapters"),
+        ("multitask_prompt_tuning", "cannot be compared: it learns a prompt on several tasks first"),
+    ],
+)
+def test_names_of_settings_and_of_types_without_a_method_are_explained(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_method(name)

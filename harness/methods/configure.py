@@ -103,10 +103,41 @@ def _value_of(text: str, *, is_text: bool) -> Any:
     return found
 
 
+_INSTEAD: Final = {
+    **{init: f"lora[init={init}]" for init in ("pissa", "olora", "mica", "eva", "corda", "lora-ga")},
+    "loftq": "qlora[init=loftq]",
+    "lora-fa": "lora[update=lora-fa]",
+    "lora+": "lora[b_rate_ratio=16]",
+    "loraplus": "lora[b_rate_ratio=16]",
+    **{name: f"full[optimiser={name}]" for name in ("galore", "apollo", "muon", "adafactor", "lisa")},
+}
+"""Settings of methods that are known by names of their own."""
+
+
+def _known(name: str) -> type[Method]:
+    """Return the method of a name.
+
+    Raises:
+        UsageError: there is none. The message names the setting that the name stands for, or says why there is none.
+    """
+    if name not in methods:
+        lower = name.lower().replace("_", "-")
+        if lower in _INSTEAD:
+            raise UsageError(f"Unknown method '{name}': it is a setting here. Use {_INSTEAD[lower]}.")
+        from harness.methods.peft_table import NOT_COMPARABLE
+
+        reasons = {of.lower().replace("_", "-"): reason for of, reason in NOT_COMPARABLE.items()}
+        if lower in reasons:
+            raise UsageError(
+                f"Method '{name}' cannot be compared: {reasons[lower]}. `harness methods` lists those that can."
+            )
+    return methods.get(name)
+
+
 def parse_method(text: str) -> Method:
     """Return one configured method from `NAME` or `NAME[SETTING=VALUE,...]`."""
     name, bracket, rest = text.partition("[")
-    cls = methods.get(name.strip())
+    cls = _known(name.strip())
     settings: dict[str, Any] = {}
     if bracket:
         if not rest.rstrip().endswith("]"):

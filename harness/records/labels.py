@@ -15,6 +15,9 @@ from harness.support import text
 _OF_TASK = frozenset({"prompt"})
 """Settings that a task fills in: labels show them only where one task has several."""
 
+_EXPERIMENT = "experiment"
+"""The one setting of imported results, which state the name of a run in place of settings."""
+
 MAX_LABEL = 30
 """Maximum length of a label in characters."""
 
@@ -211,6 +214,10 @@ def _named(
     method: str, configurations: Mapping[tuple[str, ...], _Configuration], taken: set[str], limit: int = MAX_LABEL
 ) -> dict[tuple[str, ...], ConfigurationName]:
     """Name the configurations of one method, and add their labels to `taken`."""
+    imported = {key: one for key, one in configurations.items() if _EXPERIMENT in one.flat}
+    if imported and len(configurations) > 1:  # their runs have names, and no settings to compare
+        own = {key: one for key, one in configurations.items() if key not in imported}
+        return {**(_named(method, own, taken, limit) if own else {}), **_by_experiment(method, imported, taken, limit)}
     evidence = [one for one in configurations.values() if one.is_evidence] or list(configurations.values())
     differ = _differing(evidence)
     differ_in_all = _differing(list(configurations.values()))
@@ -241,6 +248,28 @@ def _named(
         taken.add(text.plain(label))
         labels[key] = label
     return {key: ConfigurationName(label, settings[key]) for key, label in labels.items()}
+
+
+def _by_experiment(
+    method: str, configurations: Mapping[tuple[str, ...], _Configuration], taken: set[str], limit: int
+) -> dict[tuple[str, ...], ConfigurationName]:
+    """Name imported configurations by their runs: `lora[rank32-dora]`."""
+    found: dict[tuple[str, ...], ConfigurationName] = {}
+    for key in sorted(configurations):
+        run = storable(configurations[key].flat[_EXPERIMENT].strip('"'))
+        ending, n = "", 1
+        while text.plain(label := _cut(storable(method), run, limit - len(ending)) + ending) in taken:
+            n += 1
+            ending = f" #{n}"
+        taken.add(text.plain(label))
+        found[key] = ConfigurationName(label, f"{_EXPERIMENT}={run}")
+    return found
+
+
+def _cut(method: str, run: str, limit: int) -> str:
+    """Return a method with the name of a run in brackets, which is cut at `limit` characters."""
+    label = _bracketed(method, run)
+    return label if len(label) <= limit else f"{label[: max(1, limit - 2)]}…]"
 
 
 def _differing(configurations: Sequence[_Configuration]) -> set[str]:
