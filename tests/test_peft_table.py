@@ -257,6 +257,40 @@ def test_a_cartridge_starts_from_the_keys_and_values_of_training_texts(
         method.initialise(method.build(bench), rows.take(np.array([], dtype=np.int64)), bench)
 
 
+def test_a_cartridge_starts_without_dropout(find: Callable[[str], BackboneFiles], toy: Task, cpu: Device) -> None:
+    """GPT-2 drops out embeddings in training, so that the start would be another for each state of the generator."""
+    method: Any = methods.get("cartridge")(precision="fp32", n_virtual_tokens=4)
+    rows = Rows(toy.train, np.arange(8), toy.train_labels[:8])
+    starts = []
+    for seed in (0, 1):
+        model: Any = method.build(make_bench(toy, find("gpt2"), cpu))
+        assert model.transformer.get_base_model().config.embd_pdrop > 0
+        torch.manual_seed(seed)
+        method.initialise(model, rows, make_bench(toy, find("gpt2"), cpu))
+        starts.append(model.transformer.get_prompt(1).layers)
+    for one, two in zip(*starts, strict=True):
+        torch.testing.assert_close(one.keys, two.keys, rtol=0.0, atol=0.0)
+
+
+def test_a_saved_supertuning_has_the_places_of_its_fit(
+    toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many values of a matrix stored in 16 bits have equal magnitudes; which of them come first is the machine's."""
+    bench = make_bench(toy, tiny, cpu)
+    method: Any = methods.get("supertuning")(precision="fp32", min_steps=6, epochs=1, sparsity=0.9)
+    fitted = method.fit(Rows(toy.train, np.arange(32), toy.train_labels[:32]), bench)
+    answers = fitted.predict(toy.test_rows_to_predict, bench)
+    topk = torch.topk
+
+    def reversed_order(*arguments: Any, **options: Any) -> Any:
+        values, indices = topk(*arguments, **options)
+        return values.flip(0), indices.flip(0)
+
+    monkeypatch.setattr(torch, "topk", reversed_order)
+    again = method.restore(fitted.tensors(), fitted.state(), make_bench(toy, tiny, cpu))
+    np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)
+
+
 def test_a_saved_adamss_has_the_clusters_of_its_fit(
     toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

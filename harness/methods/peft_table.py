@@ -403,6 +403,7 @@ TABLE: Final = (
             )
         },
         learning_rate=3e-2,
+        keeps=("supertuning_indices",),
         n_added=lambda of, width: (1 - of.sparsity) * width * width,
         can=_MERGE,
         uses_weights=True,
