@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from harness.backbones.locate import BackboneFiles
+from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._peft_types import FromTable
 from harness.methods.peft_table import NOT_COMPARABLE
 from harness.support.errors import UnsupportedError
 from harness.tasks import Rows, Task
-from tests.toys import make_bench
+from tests.toys import make_bench, save_tiny_bert
 
 ROWS = [cls for cls in methods if issubclass(cls, FromTable)]
 
@@ -68,6 +68,43 @@ def test_a_row_does_not_depend_on_the_texts_beside_it(
     torch.testing.assert_close(together[:1], alone, rtol=1e-4, atol=1e-4)
     if cls.name != "trainable-tokens":  # the ids above hold no special token
         assert float((moved - pristine).abs().max()) > 1e-3, "the added parameters must have an effect"
+
+
+@pytest.mark.parametrize("targets", ["attention", "all-linear"])
+@pytest.mark.parametrize("cls", [cls for cls in ROWS if cls.added.n_held is not None], ids=lambda cls: cls.name)
+def test_a_plan_counts_the_matrices_that_a_step_holds(
+    cls: type[FromTable], targets: str, wide: BackboneFiles, toy: Task, cpu: Device
+) -> None:
+    """Counted are tensors that the backward pass keeps and no parameter holds, and fixed ones that peft adds."""
+    method: Any = cls.model_validate({"precision": "fp32", "targets": targets})
+    own = make_bench(toy, wide, cpu)
+    model = method.build(own).train()
+    backbone = sum(value.numel() for value in own.some_backbone.fresh(torch.device("cpu")).parameters())
+    held = {of.data_ptr(): of.numel() for of in (*model.transformer.parameters(), *model.transformer.buffers())}
+    trained = sum(value.numel() for value in model.transformer.parameters() if value.requires_grad)
+    kept: dict[int, int] = {}
+
+    def note(value: torch.Tensor) -> torch.Tensor:
+        if not value.is_sparse and value.data_ptr() not in held and value.numel() >= 128 * 128:
+            kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes() // 4
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+        states = model.transformer(input_ids=torch.tensor([[5, 6, 7, 8]])).last_hidden_state
+    counted = sum(held.values()) - backbone - trained + sum(kept.values())
+    planned = method.n_added(128, 4) - trained
+    print(cls.name, targets, f"counted {counted:,}, planned {4 * planned:,.0f}", states.shape)
+    assert 4 * planned == pytest.approx(counted, rel=0.35)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> BackboneFiles:
+    """A BERT of width 128 whose feed-forward networks are four times as wide, as the arithmetic takes them."""
+    from transformers import BertConfig, BertModel
+
+    folder = save_tiny_bert(tmp_path_factory.mktemp("wide") / "bert", layers=4, width=128)
+    BertModel(BertConfig.from_pretrained(folder, intermediate_size=512)).save_pretrained(folder)
+    return locate_backbone(str(folder))
 
 
 def groups_of(x: torch.Tensor, size: int) -> torch.Tensor:

@@ -104,6 +104,8 @@ class AddedType:
             another machine may find other signs.
         n_added: number of trained values that are added to a square matrix, from the settings and its width; None for
             few.
+        n_held: number of other values that a step holds in memory for a matrix, from the settings and the numbers of
+            its inputs and outputs: fixed ones, and whole matrices that the backward pass reads; None for few.
         can: capabilities, see `Method.can`.
         serves: architectures.
         adapts: modules to adapt: empty for queries and values, `v` for values, `norms`, `attention` (whole modules), or
@@ -128,6 +130,7 @@ class AddedType:
     seed: str = ""
     keeps: tuple[str, ...] = ()
     n_added: Callable[[Any, int], float] | None = None
+    n_held: Callable[[Any, int, int], float] | None = None
     can: frozenset[str] = frozenset()
     serves: frozenset[Architecture] = ANY_ARCHITECTURE
     adapts: str = ""
@@ -157,10 +160,15 @@ class FromTable(PeftMethod):
         return dataclasses.replace(whole, additions=9.0 if self.adapts_all else 2.0)
 
     def n_added(self, width: int, n_blocks: int) -> float:
-        """Return the trained values of a matrix, times the number of adapted matrices."""
-        if self.added.n_added is None:
-            return 0.0
-        return self.added.n_added(self, width) * self.workload(1, Budget(), n_blocks).additions * n_blocks
+        """Return the trained values of all adapted matrices; a held one counts a quarter, as it has no gradient."""
+        n = 0.0
+        if self.added.n_added is not None:
+            n += self.added.n_added(self, width) * self.workload(1, Budget(), n_blocks).additions
+        if self.added.n_held is not None:
+            square, wide = (4, 4 * width) if self.adapts_all else (2, 0)
+            n += square * self.added.n_held(self, width, width) / 4
+            n += (self.added.n_held(self, width, wide) + self.added.n_held(self, wide, width)) / 4 if wide else 0.0
+        return n * n_blocks
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return peft's configuration of the type."""
