@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, create_model
 
-from harness.backbones import Architecture, BackboneFiles, read_tokenizer
+from harness.backbones import Architecture, BackboneFiles, fit_classes, plain_class, read_tokenizer
 from harness.methods._fine_tuning import KNOWN_WIDTH
 from harness.methods._modules import linear_widths, projections
 from harness.methods._peft import RATE_AND_EPOCHS, PeftMethod, model_type_of, no_projections
@@ -111,6 +111,7 @@ class AddedType:
         adapts: modules to adapt: empty for queries and values, `v` for values, `norms`, `attention` (whole modules), or
             `special tokens`.
         uses_weights: whether the matrices are used otherwise than in products, so that they may not be rounded.
+        wants_plain_layers: whether peft adapts a `torch.nn.Linear` only, and none of its subclasses.
         starts_elsewhere: why training does not start from the pretrained function; empty where it does.
         why_not: function that returns why a method with some settings cannot adapt a transformer, and what to use
             instead; None where it can. peft itself refuses most of what does not fit.
@@ -135,6 +136,7 @@ class AddedType:
     serves: frozenset[Architecture] = ANY_ARCHITECTURE
     adapts: str = ""
     uses_weights: bool = False
+    wants_plain_layers: bool = False
     starts_elsewhere: str = ""
     why_not: Callable[[FromTable, nn.Module], str | None] | None = None
     mend: Callable[[nn.Module], None] | None = None
@@ -213,7 +215,15 @@ class FromTable(PeftMethod):
         """Return the transformer wrapped by peft, with the row's correction."""
         if reason := self.added.why_not and self.added.why_not(self, transformer):
             raise UnsupportedError(f"'{self.name}': {reason}")
+        if self.added.wants_plain_layers:  # what a backbone in bfloat16 has computes the same, and is a subclass
+            from torch import nn
+
+            for module in transformer.modules():
+                if plain_class(module) is nn.Linear:
+                    module.__class__ = nn.Linear
         adapted = super().adapt(transformer, bench)
+        if self.added.wants_plain_layers:
+            fit_classes(adapted)
         if self.added.mend is not None:
             self.added.mend(adapted)
         return adapted

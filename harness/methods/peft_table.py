@@ -182,6 +182,7 @@ TABLE: Final = (
         n_held=lambda _, n_in, n_out: n_in * n_out,
         can=_MERGE,
         uses_weights=True,
+        wants_plain_layers=True,
     ),
     AddedType(
         name="gralora",
