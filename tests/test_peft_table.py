@@ -123,6 +123,14 @@ def c3a(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return x @ w.T + x @ matrix.T
 
 
+def adamss(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    inner = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1) @ layer.adamss_newB["default"].T
+    pairs = zip(layer.adamss_A["default"], layer.adamss_B["default"], strict=True)
+    addition = torch.zeros(*x.shape[:-1], len(w))
+    addition[..., layer.scatter_index["default"]] = torch.cat([inner @ a.T @ b.T for a, b in pairs], dim=-1)
+    return x @ w.T + addition
+
+
 def gralora(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     a, b, k = layer.gralora_A["default"], layer.gralora_B["default"], layer.gralora_k["default"]
     n_in, n_out = w.shape[1] // k, w.shape[0] // k
@@ -191,6 +199,7 @@ def road(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 
 EQUATIONS: dict[str, Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "adamss": adamss,
     "beft": lambda layer, x, w: x @ w.T + layer.beft_bias["default"],
     "c3a": c3a,
     "deft": deft,

@@ -52,6 +52,7 @@ TABLE: Final = (
         does="Learn a low-rank addition for each cluster of the outputs of a weight matrix.\n\n"
         "Outputs are clustered by the left singular vectors of W. V holds its top right singular vectors, up to\n"
         "`decomposition_rank`. Cluster i gets two small matrices:\n\n    h_i = (W x)_i + B_i A_i V^T x",
+        note="Where the layer has a bias b, the singular vectors are those of [W, b], and V^T is multiplied by [x; 1].",
         trains="low-rank additions for clusters of outputs",
         source="Zheng et al., 2025, openreview:8ZdWmpYxT0; peft",
         settings={
@@ -207,7 +208,7 @@ TABLE: Final = (
         name="hira",
         peft_type="HIRA",
         does="Learn a low-rank factor of each weight matrix, multiplied elementwise.\n\n"
-        "The change has the rank of W, though B and A are small; `*` is elementwise:\n\n    h = W x + (W * (B A)) x",
+        "The change may have a high rank, though B and A are small; `*` is elementwise:\n\n    h = W x + (W * (B A)) x",
         trains="low-rank elementwise factors of weight matrices",
         source="Huang et al., 2025, openreview:TwJrTz9cRS; peft",
         settings={"rank": rank(8, search=(8, 32))},
