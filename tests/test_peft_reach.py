@@ -203,7 +203,9 @@ def narrow(tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFactory) -> Bac
     return locate_backbone(str(folder))
 
 
-@pytest.mark.parametrize("name", [cls.name for cls in methods if issubclass(cls, FromTable) and "encoder" in cls.serves])
+@pytest.mark.parametrize(
+    "name", [cls.name for cls in methods if issubclass(cls, FromTable) and "encoder" in cls.serves]
+)
 def test_a_backbone_in_bfloat16_is_adapted_and_trains_in_float32(
     name: str, narrow: BackboneFiles, toy: Task, cpu: Device
 ) -> None:

@@ -323,7 +323,8 @@ def keep_clusters(adapted: nn.Module) -> None:
 
     for module in adapted.modules():
         if isinstance(module, AdamssLayer):
-            module.scatter_index = BufferDict(module.scatter_index, persistent=True)
+            buffers: Any = BufferDict(module.scatter_index, persistent=True)
+            module.scatter_index = buffers
 
 
 def route_each_token(adapted: nn.Module) -> None:
