@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.backbones.locate import BackboneFiles
+from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._peft_types import FromTable
@@ -189,6 +190,36 @@ def test_gpt2_is_adapted_as_the_same_matrices_in_linear_layers(name: str, find: 
         base = next(module for module in same.modules() if isinstance(module, BaseTunerLayer)).get_base_layer()
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
     assert not np.allclose(one, base(x).detach(), atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def narrow(tiny: BackboneFiles, tmp_path_factory: pytest.TempPathFactory) -> BackboneFiles:
+    """The tiny BERT in a file of bfloat16."""
+    from transformers import AutoModel
+
+    folder = tmp_path_factory.mktemp("narrow") / "bert"
+    shutil.copytree(tiny.folder, folder)
+    AutoModel.from_pretrained(tiny.folder).to(torch.bfloat16).save_pretrained(folder)
+    return locate_backbone(str(folder))
+
+
+@pytest.mark.parametrize(
+    "name", [cls.name for cls in methods if issubclass(cls, FromTable) and "encoder" in cls.serves]
+)
+def test_a_backbone_in_bfloat16_is_adapted_and_trains_in_float32(
+    name: str, narrow: BackboneFiles, toy: Task, cpu: Device
+) -> None:
+    """Its layers are of subclasses, which a plan's modules are not."""
+    bench = make_bench(toy, narrow, cpu)
+    method: Any = methods.get(name)(precision="bf16")
+    assert method.why_unsupported("classification", narrow, "cpu") is None
+    model = method.build(bench).eval()
+    assert any(value.dtype is torch.bfloat16 for value in model.parameters())
+    assert {value.dtype for value in model.parameters() if value.requires_grad} == {torch.float32}
+    ids, before = torch.tensor([[5, 6, 7, 8]]), bench.some_backbone.fresh(torch.device("cpu")).float()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        states, expected = (of(input_ids=ids).last_hidden_state for of in (model.transformer, before))
+    torch.testing.assert_close(states, expected.to(states.dtype), rtol=5e-2, atol=5e-2)
 
 
 def test_adaption_prompts_train_in_float32_beside_matrices_in_bfloat16(find: Find, toy: Task, cpu: Device) -> None:

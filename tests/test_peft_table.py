@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.backbones.locate import BackboneFiles
+from harness.backbones.locate import BackboneFiles, locate_backbone
 from harness.measure.device import Device
 from harness.methods import methods
 from harness.methods._peft_types import FromTable
@@ -18,7 +18,7 @@ from harness.methods.configure import parse_method
 from harness.methods.peft_table import NOT_COMPARABLE
 from harness.support.errors import UnsupportedError, UsageError
 from harness.tasks import Rows, Task
-from tests.toys import make_bench
+from tests.toys import make_bench, save_tiny_bert
 
 ROWS = [cls for cls in methods if issubclass(cls, FromTable)]
 
@@ -71,6 +71,43 @@ def test_a_row_does_not_depend_on_the_texts_beside_it(
         assert float((moved - pristine).abs().max()) > 1e-3, "the added parameters must have an effect"
 
 
+@pytest.mark.parametrize("targets", ["attention", "all-linear"])
+@pytest.mark.parametrize("cls", [cls for cls in ROWS if cls.added.n_held is not None], ids=lambda cls: cls.name)
+def test_a_plan_counts_the_matrices_that_a_step_holds(
+    cls: type[FromTable], targets: str, wide: BackboneFiles, toy: Task, cpu: Device
+) -> None:
+    """Counted are tensors that the backward pass keeps and no parameter holds, and fixed ones that peft adds."""
+    method: Any = cls.model_validate({"precision": "fp32", "targets": targets})
+    own = make_bench(toy, wide, cpu)
+    model = method.build(own).train()
+    backbone = sum(value.numel() for value in own.some_backbone.fresh(torch.device("cpu")).parameters())
+    held = {of.data_ptr(): of.numel() for of in (*model.transformer.parameters(), *model.transformer.buffers())}
+    trained = sum(value.numel() for value in model.transformer.parameters() if value.requires_grad)
+    kept: dict[int, int] = {}
+
+    def note(value: torch.Tensor) -> torch.Tensor:
+        if not value.is_sparse and value.data_ptr() not in held and value.numel() >= 128 * 128:
+            kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes() // 4
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+        states = model.transformer(input_ids=torch.tensor([[5, 6, 7, 8]])).last_hidden_state
+    counted = sum(held.values()) - backbone - trained + sum(kept.values())
+    planned = method.n_added(128, 4) - trained
+    print(cls.name, targets, f"counted {counted:,}, planned {4 * planned:,.0f}", states.shape)
+    assert 4 * planned == pytest.approx(counted, rel=0.35)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> BackboneFiles:
+    """A BERT of width 128 whose feed-forward networks are four times as wide, as the arithmetic takes them."""
+    from transformers import BertConfig, BertModel
+
+    folder = save_tiny_bert(tmp_path_factory.mktemp("wide") / "bert", layers=4, width=128)
+    BertModel(BertConfig.from_pretrained(folder, intermediate_size=512)).save_pretrained(folder)
+    return locate_backbone(str(folder))
+
+
 def groups_of(x: torch.Tensor, size: int) -> torch.Tensor:
     return x.unflatten(-1, (-1, size)).sum(-2)
 
@@ -85,6 +122,14 @@ def c3a(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     blocks = [torch.cat([circulant(kernel) for kernel in row], dim=1) for row in kernels]
     matrix = torch.cat(blocks) / x.shape[-1]
     return x @ w.T + x @ matrix.T
+
+
+def adamss(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    inner = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1) @ layer.adamss_newB["default"].T
+    pairs = zip(layer.adamss_A["default"], layer.adamss_B["default"], strict=True)
+    addition = torch.zeros(*x.shape[:-1], len(w))
+    addition[..., layer.scatter_index["default"]] = torch.cat([inner @ a.T @ b.T for a, b in pairs], dim=-1)
+    return x @ w.T + addition
 
 
 def gralora(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -155,6 +200,7 @@ def road(layer: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 
 EQUATIONS: dict[str, Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "adamss": adamss,
     "beft": lambda layer, x, w: x @ w.T + layer.beft_bias["default"],
     "c3a": c3a,
     "deft": deft,
@@ -256,6 +302,40 @@ def test_a_cartridge_starts_from_the_keys_and_values_of_training_texts(
         torch.testing.assert_close(ours.values, theirs.values)
     with pytest.raises(UnsupportedError, match="starts from 4 tokens of the training texts, which have 0"):
         method.initialise(method.build(bench), rows.take(np.array([], dtype=np.int64)), bench)
+
+
+def test_a_cartridge_starts_without_dropout(find: Callable[[str], BackboneFiles], toy: Task, cpu: Device) -> None:
+    """GPT-2 drops out embeddings in training, so that the start would be another for each state of the generator."""
+    method: Any = methods.get("cartridge")(precision="fp32", n_virtual_tokens=4)
+    rows = Rows(toy.train, np.arange(8), toy.train_labels[:8])
+    starts = []
+    for seed in (0, 1):
+        model: Any = method.build(make_bench(toy, find("gpt2"), cpu))
+        assert model.transformer.get_base_model().config.embd_pdrop > 0
+        torch.manual_seed(seed)
+        method.initialise(model, rows, make_bench(toy, find("gpt2"), cpu))
+        starts.append(model.transformer.get_prompt(1).layers)
+    for one, two in zip(*starts, strict=True):
+        torch.testing.assert_close(one.keys, two.keys, rtol=0.0, atol=0.0)
+
+
+def test_a_saved_supertuning_has_the_places_of_its_fit(
+    toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many values of a matrix stored in 16 bits have equal magnitudes; which of them come first is the machine's."""
+    bench = make_bench(toy, tiny, cpu)
+    method: Any = methods.get("supertuning")(precision="fp32", min_steps=6, epochs=1, sparsity=0.9)
+    fitted = method.fit(Rows(toy.train, np.arange(32), toy.train_labels[:32]), bench)
+    answers = fitted.predict(toy.test_rows_to_predict, bench)
+    topk = torch.topk
+
+    def reversed_order(*arguments: Any, **options: Any) -> Any:
+        values, indices = topk(*arguments, **options)
+        return values.flip(0), indices.flip(0)
+
+    monkeypatch.setattr(torch, "topk", reversed_order)
+    again = method.restore(fitted.tensors(), fitted.state(), make_bench(toy, tiny, cpu))
+    np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)
 
 
 def test_a_saved_adamss_has_the_clusters_of_its_fit(

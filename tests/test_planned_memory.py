@@ -170,5 +170,15 @@ def test_how_frozen_weights_are_stored(tmp_path: Path) -> None:
     assert with_head[1] - without[1] == 2 * head
 
 
+def test_matrices_that_are_used_otherwise_than_in_products_stay_float32(toy: Task, tiny: BackboneFiles) -> None:
+    shape = read_shape(tiny.folder)
+    assert shape is not None
+    lora, dora, shira, asked = (
+        planned_memory(toy, tiny, name).shared_weights for name in ("lora", "dora", "shira", "lora[weights=float32]")
+    )
+    assert dora == shira == asked
+    assert asked - lora == pytest.approx(2 * shape.n_blocks * shape.block_parameters)
+
+
 def test_rows_of_prediction_are_those_of_training() -> None:
     assert PREDICT_ROWS == training_model.PREDICT_ROWS

@@ -78,7 +78,8 @@ def test_no_weight_is_stored_twice_and_transformers_reads_it(
     assert len(modes) == 1  # a service may read what the user may share
 
 
-IN_FILES = ["lora", "adalora", "dora", "rslora", "loha", "lokr", "oft", "vera", "fourierft", "ia3", "lora[init=pissa]"]
+IN_FILES = ["lora", "adalora", "dora", "rslora", "loha", "lokr", "oft", "vera", "fourierft", "ia3"]
+IN_FILES += ["lora[init=pissa]", "rslora[init=pissa,rank_pattern=query:4]"]
 IN_TABLE = [
     row.name for row in peft_table.TABLE if "encoder" in row.serves and row.name not in {"lily", "trainable-tokens"}
 ]

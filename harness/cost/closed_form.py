@@ -209,9 +209,10 @@ def _memory(
     kind = _kind(device)
     bits16 = device is not None and device.precision(config.get("precision", "fp32")) == "bf16"
     how = regime(shape, kind, bits16=bits16)
-    storage = storage_of(
-        shape, bits16=bits16, weights=config.get("weights", "auto"), matrix_bytes=method.quantised_bytes
-    )
+    weights = config.get("weights", "auto")
+    if getattr(method, "rounds_nothing", False) and not shape.is_bfloat16:
+        weights = "float32"
+    storage = storage_of(shape, bits16=bits16, weights=weights, matrix_bytes=method.quantised_bytes)
     each = bytes_of(method)
     blocks = work.share_trained * shape.n_blocks
     added = method.n_added(shape.width, shape.n_blocks)

@@ -142,6 +142,7 @@ def save_adapter(transformer: Any, folder: Path) -> None:
 
 def _as_one_adapter(transformer: Any) -> Any:
     """Return the transformer with one LoRA in the place of the sum of several; all weights are shared."""
+    import torch
     from torch import nn
 
     from harness.backbones import structural_copy
@@ -155,6 +156,10 @@ def _as_one_adapter(transformer: Any) -> Any:
 
     one: Any = structural_copy(transformer, frozen, next(transformer.parameters()).device)
     one.add_weighted_adapter(active, [1.0] * len(active), _ONE, combination_type="cat")
+    with torch.no_grad():
+        for layer in one.modules():
+            if _ONE in getattr(layer, "lora_A", ()):  # peft takes the scale to be 1; with rsLoRA it is another
+                layer.lora_A[_ONE].weight.div_(layer.scaling[_ONE])
     one.set_adapter(_ONE)
     return one
 

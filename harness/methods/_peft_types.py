@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, create_model
 
-from harness.backbones import Architecture, BackboneFiles, read_tokenizer
+from harness.backbones import Architecture, BackboneFiles, fit_classes, plain_class, read_tokenizer
 from harness.methods._fine_tuning import KNOWN_WIDTH
 from harness.methods._modules import linear_widths, projections
 from harness.methods._peft import RATE_AND_EPOCHS, PeftMethod, model_type_of, no_projections
@@ -99,16 +99,20 @@ class AddedType:
         fixed: further arguments of peft's configuration.
         learning_rate: default peak learning rate.
         rates: range of learning rates that `--tune` searches.
+        rate_falls: whether the default rate falls with the width; no for types whose addition shrinks by itself.
         seed: argument that takes a seed of what is drawn and never trained; empty for none.
         keeps: parts of names of tensors that peft computes from the weights by a decomposition; they are saved, since
             another machine may find other signs.
         n_added: number of trained values that are added to a square matrix, from the settings and its width; None for
             few.
+        n_held: number of other values that a step holds in memory for a matrix, from the settings and the numbers of
+            its inputs and outputs: fixed ones, and whole matrices that the backward pass reads; None for few.
         can: capabilities, see `Method.can`.
         serves: architectures.
         adapts: modules to adapt: empty for queries and values, `v` for values, `norms`, `attention` (whole modules), or
             `special tokens`.
         uses_weights: whether the matrices are used otherwise than in products, so that they may not be rounded.
+        wants_plain_layers: whether peft adapts a `torch.nn.Linear` only, and none of its subclasses.
         starts_elsewhere: why training does not start from the pretrained function; empty where it does.
         why_not: function that returns why a method with some settings cannot adapt a transformer, and what to use
             instead; None where it can. peft itself refuses most of what does not fit.
@@ -125,13 +129,16 @@ class AddedType:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float = 3e-3
     rates: tuple[float, float] = (3e-4, 1e-1)
+    rate_falls: bool = True
     seed: str = ""
     keeps: tuple[str, ...] = ()
     n_added: Callable[[Any, int], float] | None = None
+    n_held: Callable[[Any, int, int], float] | None = None
     can: frozenset[str] = frozenset()
     serves: frozenset[Architecture] = ANY_ARCHITECTURE
     adapts: str = ""
     uses_weights: bool = False
+    wants_plain_layers: bool = False
     starts_elsewhere: str = ""
     why_not: Callable[[FromTable, nn.Module], str | None] | None = None
     mend: Callable[[nn.Module], None] | None = None
@@ -157,10 +164,15 @@ class FromTable(PeftMethod):
         return dataclasses.replace(whole, additions=9.0 if self.adapts_all else 2.0)
 
     def n_added(self, width: int, n_blocks: int) -> float:
-        """Return the trained values of a matrix, times the number of adapted matrices."""
-        if self.added.n_added is None:
-            return 0.0
-        return self.added.n_added(self, width) * self.workload(1, Budget(), n_blocks).additions * n_blocks
+        """Return the trained values of all adapted matrices; a held one counts a quarter, as it has no gradient."""
+        n = 0.0
+        if self.added.n_added is not None:
+            n += self.added.n_added(self, width) * self.workload(1, Budget(), n_blocks).additions
+        if self.added.n_held is not None:
+            square, wide = (4, 4 * width) if self.adapts_all else (2, 0)
+            n += square * self.added.n_held(self, width, width) / 4
+            n += (self.added.n_held(self, width, wide) + self.added.n_held(self, wide, width)) / 4 if wide else 0.0
+        return n * n_blocks
 
     def peft_config(self, transformer: nn.Module, bench: Surroundings) -> Any:
         """Return peft's configuration of the type."""
@@ -205,7 +217,15 @@ class FromTable(PeftMethod):
         """Return the transformer wrapped by peft, with the row's correction."""
         if reason := self.added.why_not and self.added.why_not(self, transformer):
             raise UnsupportedError(f"'{self.name}': {reason}")
+        if self.added.wants_plain_layers:  # what a backbone in bfloat16 has computes the same, and is a subclass
+            from torch import nn
+
+            for module in transformer.modules():
+                if plain_class(module) is nn.Linear:
+                    module.__class__ = nn.Linear
         adapted = super().adapt(transformer, bench)
+        if self.added.wants_plain_layers:
+            fit_classes(adapted)
         if self.added.mend is not None:
             self.added.mend(adapted)
         return adapted
@@ -305,7 +325,8 @@ def keep_clusters(adapted: nn.Module) -> None:
 
     for module in adapted.modules():
         if isinstance(module, AdamssLayer):
-            module.scatter_index = BufferDict(module.scatter_index, persistent=True)  # type: ignore[assignment]
+            buffers: Any = BufferDict(module.scatter_index, persistent=True)
+            module.scatter_index = buffers
 
 
 def route_each_token(adapted: nn.Module) -> None:
@@ -370,5 +391,6 @@ def method_of(row: AddedType, module: str) -> type[FromTable]:
     made.added, made.name, made.trains, made.source = row, row.name, f"{row.trains}, and the output layer", row.source
     made.serves, made.can, made.search_space = row.serves, row.can, space
     made.rounds_nothing, made.keeps = row.uses_weights, row.keeps
+    made.rate_falls_with_width = row.rate_falls
     method(made)
     return made

@@ -78,5 +78,8 @@ class Cartridge(PrefixTuning):
                 )
             wrapped: Any = model.transformer
             read = torch.tensor([ids], device=bench.device.torch_device())
+            training = model.training
+            model.eval()  # without dropout
             cache = wrapped.get_base_model()(input_ids=read, use_cache=True).past_key_values
+            model.train(training)
             initialize_kv_prefix_from_past_key_values(wrapped, past_key_values=cache)
