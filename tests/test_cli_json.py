@@ -19,7 +19,7 @@ from harness.tasks import Task
 from tests.command_examples import EXAMPLES, make_folder, stand_in
 from tests.commands import run_apart
 
-TESTED_ELSEWHERE = {"run", "rank-backbones", "audit-defaults", "replay"}
+TESTED_ELSEWHERE = {"run", "rank-backbones", "audit-defaults", "replay", "speed"}
 """Commands whose JSON is tested with their other print-outs."""
 
 EXIT_CODES = {"compare": 1}

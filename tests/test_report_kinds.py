@@ -307,7 +307,8 @@ def test_texts_of_numbers_are_lent_to_a_report(tmp_path: Path) -> None:
 
 def test_an_audit_in_points_leaves_out_errors_in_units() -> None:
     def tuned(record: Record) -> Record:
-        return dataclasses.replace(record, cell=dataclasses.replace(record.cell, config={"tune": 8}))
+        config = {**record.cell.config, "tune": 8}
+        return dataclasses.replace(record, cell=dataclasses.replace(record.cell, config=config))
 
     for metric, n_places in (("rmse", 0), ("spearman", 1)):
         records = [numbers("lora", 0.5, seed, metric=metric) for seed in range(2)]

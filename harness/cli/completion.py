@@ -15,7 +15,8 @@ METRICS = (
 )
 """Main metrics of all kinds."""
 
-_NAME = re.compile(r'^    name = "([^"]+)"$', re.MULTILINE)
+_NAME = re.compile(r'^(?:    name = "([^"]+)"|        name="([^"]+)",)$', re.MULTILINE)
+"""Line of a class, or of a row in a table of methods, that names it."""
 
 
 def one_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -56,7 +57,9 @@ def kind_names() -> list[str]:
 def _declared(package: str) -> list[str]:
     """Return the names that the classes of a package declare; its modules are read and not imported."""
     files = (Path(__file__).parents[1] / package).glob("*.py")
-    found = [name for file in files for name in _NAME.findall(file.read_text(encoding="utf-8"))]
+    found = [
+        of_class or of_row for file in files for of_class, of_row in _NAME.findall(file.read_text(encoding="utf-8"))
+    ]
     return sorted({*found, *_plugged(package)})
 
 

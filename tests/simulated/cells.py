@@ -197,7 +197,9 @@ def summary(record: Record, watcher: Watcher, most_left: int) -> dict[str, Any]:
     return {
         "status": record.status,
         "error": (record.error or "")[-1500:],
-        "missing": record.facts.missing if hasattr(record.facts, "missing") else None,
+        "missing": {
+            figure: why for figure, why in record.facts.missing.items() if "tokenizer does not know" not in why
+        },
         "n_steps": len(watcher.steps),
         "waits": [[*place, n] for place, n in watcher.waits.most_common()],
         "waits_outside": [[*place, n] for place, n in (STATE.waits - watcher.waits).most_common(12)],
