@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -371,3 +373,14 @@ def test_a_saved_adamss_has_the_clusters_of_its_fit(
 def test_names_of_settings_and_of_types_without_a_method_are_explained(name: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_method(name)
+
+
+def test_no_model_outlives_its_cell(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
+    """A cache of peft would keep each layer of Super-Tuning for ever."""
+    model = stirred(methods.get("supertuning")(precision="fp32"), toy, tiny, cpu)
+    with torch.no_grad():
+        model(torch.full((1, 4), 7), torch.ones(1, 4, dtype=torch.long))
+    kept = weakref.ref(model.transformer)
+    del model
+    gc.collect()
+    assert kept() is None

@@ -318,6 +318,15 @@ def train_in_float32(adapted: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def keep_no_layers(_: nn.Module) -> None:
+    """Take the cache from a warning of peft that keeps each layer of Super-Tuning, with its model, for ever."""
+    from peft.tuners.supertuning import layer
+
+    layer._warn_once_about_module_hooks = getattr(
+        layer._warn_once_about_module_hooks, "__wrapped__", layer._warn_once_about_module_hooks
+    )
+
+
 def keep_clusters(adapted: nn.Module) -> None:
     """Make the clusters of AdaMSS's outputs a buffer, so that they can be saved: another machine may find others."""
     from peft.tuners._buffer_dict import BufferDict
