@@ -1,4 +1,4 @@
-"""What the types of peft's table cannot do: refused when the method is made or planned; and corrections of peft."""
+"""Limits of the types of peft's table: refused when the method is made or planned; and corrections of peft."""
 
 from __future__ import annotations
 

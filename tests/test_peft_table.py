@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -251,16 +252,27 @@ def test_a_layer_computes_the_equation_of_its_documentation(
         torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
 
 
+BRIEF_FIT: dict[str, Any] = {"precision": "fp32", "min_steps": 6, "epochs": 1}
+
+
+@contextlib.contextmanager
+def restored_the_same(method: Any, toy: Task, tiny: BackboneFiles, cpu: Device) -> Iterator[None]:
+    """Fit, let the caller change the machine, and check that what was saved predicts the same there."""
+    bench = make_bench(toy, tiny, cpu)
+    fitted = method.fit(Rows(toy.train, np.arange(32), toy.train_labels[:32]), bench)
+    tensors, state = fitted.tensors(), fitted.state()
+    answers = fitted.predict(toy.test_rows_to_predict, bench)
+    yield
+    again = method.restore(tensors, state, make_bench(toy, tiny, cpu))
+    np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["adamss", "frod", "osf", "psoft", "tinylora"])
 def test_a_saved_model_survives_other_signs_of_singular_vectors(
     name: str, toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another machine may find singular vectors of the opposite sign, as far as a decomposition can tell."""
-    bench = make_bench(toy, tiny, cpu)
-    method: Any = methods.get(name)(precision="fp32", min_steps=6, epochs=1)
-    fitted = method.fit(Rows(toy.train, np.arange(32), toy.train_labels[:32]), bench)
-    tensors, state = fitted.tensors(), fitted.state()
-    answers = fitted.predict(toy.test_rows_to_predict, bench)
+    method = methods.get(name)(**BRIEF_FIT)
     svd = torch.linalg.svd
 
     def mirrored(*arguments: Any, **options: Any) -> Any:
@@ -272,9 +284,8 @@ def test_a_saved_model_survives_other_signs_of_singular_vectors(
         v[..., : s.shape[-1], :] *= signs.unsqueeze(-1)
         return u, s, v
 
-    monkeypatch.setattr(torch.linalg, "svd", mirrored)
-    again = method.restore(tensors, state, make_bench(toy, tiny, cpu))
-    np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)
+    with restored_the_same(method, toy, tiny, cpu):
+        monkeypatch.setattr(torch.linalg, "svd", mirrored)
 
 
 def test_a_bias_trains_where_the_backbone_has_one(toy: Task, tiny: BackboneFiles, cpu: Device) -> None:
@@ -325,19 +336,15 @@ def test_a_saved_supertuning_has_the_places_of_its_fit(
     toy: Task, tiny: BackboneFiles, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many values of a matrix stored in 16 bits have equal magnitudes; which of them come first is the machine's."""
-    bench = make_bench(toy, tiny, cpu)
-    method: Any = methods.get("supertuning")(precision="fp32", min_steps=6, epochs=1, sparsity=0.9)
-    fitted = method.fit(Rows(toy.train, np.arange(32), toy.train_labels[:32]), bench)
-    answers = fitted.predict(toy.test_rows_to_predict, bench)
+    method = methods.get("supertuning")(**BRIEF_FIT, sparsity=0.9)
     topk = torch.topk
 
     def reversed_order(*arguments: Any, **options: Any) -> Any:
         values, indices = topk(*arguments, **options)
         return values.flip(0), indices.flip(0)
 
-    monkeypatch.setattr(torch, "topk", reversed_order)
-    again = method.restore(fitted.tensors(), fitted.state(), make_bench(toy, tiny, cpu))
-    np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)
+    with restored_the_same(method, toy, tiny, cpu):
+        monkeypatch.setattr(torch, "topk", reversed_order)
 
 
 def test_a_saved_adamss_has_the_clusters_of_its_fit(
@@ -345,19 +352,15 @@ def test_a_saved_adamss_has_the_clusters_of_its_fit(
 ) -> None:
     from peft.tuners.adamss import layer
 
-    bench = make_bench(toy, tiny, cpu)
-    method: Any = methods.get("adamss")(precision="fp32", min_steps=6, epochs=1, n_subspaces=2)
-    fitted = method.fit(Rows(toy.train, np.arange(32), toy.train_labels[:32]), bench)
-    answers = fitted.predict(toy.test_rows_to_predict, bench)
+    method = methods.get("adamss")(**BRIEF_FIT, n_subspaces=2)
     found = layer.clustering_Z
 
     def permuted(*arguments: Any) -> Any:
         clusters, n = found(*arguments)
         return clusters.roll(3), n  # as many outputs in each cluster, but others
 
-    monkeypatch.setattr(layer, "clustering_Z", permuted)
-    again = method.restore(fitted.tensors(), fitted.state(), make_bench(toy, tiny, cpu))
-    np.testing.assert_allclose(again.predict(toy.test_rows_to_predict, bench), answers, atol=1e-6)
+    with restored_the_same(method, toy, tiny, cpu):
+        monkeypatch.setattr(layer, "clustering_Z", permuted)
 
 
 @pytest.mark.parametrize(

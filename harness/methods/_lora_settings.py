@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from harness.methods._gradient import save_too
 from harness.methods._lora_targets import Targets, chosen_layers, mean_rank, widths
-from harness.methods._peft import LowRankMethod, model_type_of
+from harness.methods._peft import LowRankMethod
 from harness.records import FORWARD, THROUGH, Budget, Workload
 from harness.support import UnsupportedError
 
@@ -73,6 +72,9 @@ class LoraSettings(LowRankMethod):
     newer_settings: ClassVar[frozenset[str]] = frozenset(
         {"layers", "rank_pattern", "init", "init_rows", "update", "b_rate_ratio"}
     )
+    keeps: ClassVar[tuple[str, ...]] = (
+        "lora_",
+    )  # with matrices that stay fixed, which the backbone's files do not give
     inits: ClassVar[frozenset[str]] = frozenset(get_args(Init)) - {"loftq"}
     """Initialisations that the method can have."""
 
@@ -219,13 +221,7 @@ class LoraSettings(LowRankMethod):
         """Return the layers to adapt in peft's form; None leaves the choice to `default_targets`."""
         if self.layers is None and self.targets in ("attention", "all-linear"):
             return self.target_modules()
-        default: Any = None
-        if self.targets == "attention":
-            from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-
-            default = self.default_targets(transformer, "LORA")
-            if default is None:
-                default = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type_of(transformer)]
+        default = self.lora_targets(transformer) if self.targets == "attention" else None
         return chosen_layers(transformer, self.targets, self.layers, default)
 
     def adapt(self, transformer: nn.Module, bench: Surroundings) -> nn.Module:
@@ -274,13 +270,6 @@ class LoraSettings(LowRankMethod):
         for name, parameter in transformer.named_parameters():
             if "lora_" in name and START not in name.split(".") and fixed not in name.split("."):
                 yield parameter
-
-    def prepare(self, model: AdaptedModel) -> None:
-        """Have fixed matrices saved that the backbone's files do not give."""
-        super().prepare(model)
-        for name, parameter in model.transformer.named_parameters():
-            if "lora_" in name and not parameter.requires_grad:
-                save_too(parameter)
 
     # ---- the fit
 

@@ -144,6 +144,16 @@ class PeftMethod(FrozenWeights, FineTuning):
             raise no_projections(self, transformer, "queries and values")
         return found
 
+    def lora_targets(self, transformer: nn.Module) -> list[str] | str:
+        """Return the modules that LoRA adapts by default, also where the choice of them is peft's own."""
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+        found = PeftMethod.default_targets(self, transformer, "LORA")
+        if found is not None:
+            return found
+        theirs = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type_of(transformer)]
+        return theirs if isinstance(theirs, str) else list(theirs)
+
     def select_trainable(self, transformer: nn.Module) -> Iterator[nn.Parameter]:
         """Yield the parameters that peft added and marked as trained."""
         for parameter in transformer.parameters():

@@ -237,7 +237,7 @@ class FromTable(PeftMethod):
         if self.added.adapts in {"attention", "special tokens"}:
             return None  # peft finds them
         if self.added.adapts != "v":
-            return super().default_targets(transformer, "LORA") or self._as_lora(transformer)
+            return self.lora_targets(transformer)
         found = projections(transformer, "v")
         if not found:
             raise no_projections(self, transformer, "values")
@@ -255,12 +255,6 @@ class FromTable(PeftMethod):
         if isinstance(targets, str):
             return [name for name in names if re.fullmatch(targets, name)]
         return [name for name in names if f".{name}".endswith(tuple(f".{target}" for target in targets))]
-
-    def _as_lora(self, transformer: nn.Module) -> list[str] | str:
-        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as THEIRS
-
-        theirs = THEIRS[model_type_of(transformer)]
-        return theirs if isinstance(theirs, str) else list(theirs)
 
 
 def special_tokens(files: BackboneFiles) -> list[int]:

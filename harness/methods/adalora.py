@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from harness.methods._peft import RATE_AND_EPOCHS, LowRankMethod, model_type_of
+from harness.methods._peft import RATE_AND_EPOCHS, LowRankMethod
 from harness.methods.base import Choice, SearchSpace, method
 from harness.methods.bench import Bench
 
@@ -83,13 +83,7 @@ class AdaLora(LowRankMethod):
 
     def default_targets(self, transformer: nn.Module, peft_type: str) -> list[str] | str | None:
         """Return the matrices that LoRA adapts; peft's own list for AdaLoRA is longer."""
-        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-
-        found = super().default_targets(transformer, "LORA")
-        if found is not None:
-            return found
-        theirs = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type_of(transformer)]
-        return theirs if isinstance(theirs, str) else list(theirs)
+        return self.lora_targets(transformer)
 
     def make_hooks(self, model: AdaptedModel, bench: Bench) -> Hooks:
         """Return hooks that prune after each step and keep the vectors orthogonal."""

@@ -37,7 +37,7 @@ CAPABILITIES: dict[str, str] = {
     "quantise": "the backbone under its addition may be in 4 bits (bitsandbytes)",
     "vllm": "vLLM serves a fit that writes its answers on a causal backbone: an adapter of LoRA, or a whole model",
 }
-"""What can be done with a fitted method at its default settings, by name, with its meaning.
+"""Capabilities of a fitted method at its default settings: names, and their meanings.
 
 A method that adds nothing has nothing to merge: predicting with `full` costs what the backbone costs. vLLM reads no
 head of classes, since that head is the harness's own.

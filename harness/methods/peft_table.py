@@ -6,7 +6,7 @@ source and the capabilities. `FromTable` does the rest. `NOT_COMPARABLE` lists t
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from harness.methods._peft_types import (
     AddedType,
@@ -22,6 +22,12 @@ from harness.methods._peft_types import (
     why_too_many_values,
 )
 from harness.methods.base import ENCODER
+
+
+def _pair_of_matrices(of: Any, width: int) -> float:
+    """Return the values of two matrices of a rank, as LoRA has them."""
+    return 2.0 * float(of.rank) * width
+
 
 _MERGE: Final = frozenset({"merge"})
 _CONVERT: Final = frozenset({"merge", "convert-to-lora"})
@@ -133,7 +139,7 @@ TABLE: Final = (
         trains="a low-rank part of each weight matrix, and what replaces it",
         source="Kumar et al., 2025, NeurIPS 38 (DEFT); peft",
         settings={"rank": rank(8)},
-        n_added=lambda of, width: 2 * of.rank * width,
+        n_added=_pair_of_matrices,
         can=_MERGE,
         uses_weights=True,
     ),
@@ -204,7 +210,7 @@ TABLE: Final = (
             ),
         },
         learning_rate=5e-3,
-        n_added=lambda of, width: 2 * of.rank * width,
+        n_added=_pair_of_matrices,
         can=_CONVERT,
     ),
     AddedType(
@@ -217,7 +223,7 @@ TABLE: Final = (
         settings={"rank": rank(8, search=(8, 32))},
         learning_rate=3e-2,
         rate_falls=False,
-        n_added=lambda of, width: 2 * of.rank * width,
+        n_added=_pair_of_matrices,
         n_held=lambda _, n_in, n_out: n_in * n_out,
         can=_MERGE,
         uses_weights=True,
@@ -310,7 +316,7 @@ TABLE: Final = (
             "rank": rank(8),
             "scaling": Setting("scaling", 2.0, "factor of the addition.", above=0),
         },
-        n_added=lambda of, width: 2 * of.rank * width,
+        n_added=_pair_of_matrices,
         n_held=lambda _, n_in, n_out: n_in * n_out,
         can=_MERGE,
         uses_weights=True,
@@ -400,7 +406,7 @@ TABLE: Final = (
         settings={"rank": rank(8, meaning="values per row and column of a matrix.")},
         learning_rate=3e-2,
         seed="random_seed",
-        n_added=lambda of, width: 2 * of.rank * width,
+        n_added=_pair_of_matrices,
         n_held=lambda _, n_in, n_out: n_in * n_out,
         can=_MERGE,
         why_not=why_too_many_values,

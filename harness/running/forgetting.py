@@ -49,7 +49,7 @@ class ForgettingMeter:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._pretrained: dict[tuple[Any, ...], OutsideReading] = {}
+        self._pretrained: dict[tuple[Any, ...], tuple[OutsideReading, float]] = {}
 
     def measure(
         self, method: Method, fitted: Fitted, backbone: Backbone | None, failures: Failures
@@ -91,9 +91,9 @@ class ForgettingMeter:
         precision = self._device.precision(getattr(method, "precision", "fp32"))
         weights: Weights = getattr(method, "weights", "auto")
         head = self._head(backbone, tokens, precision, weights) if is_causal else None
-        before = self._before(backbone, tokens, precision, weights, head)
+        before, probe_before = self._before(backbone, tokens, precision, weights, head)
         after = read_outside(model, tokens, head=head, **self._how(backbone, precision))
-        return compared(before, after, outside)
+        return compared(before, probe_before, after, outside)
 
     def _how(self, backbone: Backbone, precision: Precision) -> dict[str, Any]:
         return {
@@ -119,8 +119,8 @@ class ForgettingMeter:
         precision: Precision,
         weights: Weights,
         head: LanguageHead | None,
-    ) -> OutsideReading:
-        """Return what the pretrained model makes of the texts; computed once for a backbone and a precision."""
+    ) -> tuple[OutsideReading, float]:
+        """Return the pretrained model's reading and its probe's accuracy, once for a backbone and a precision."""
         from torch import nn
 
         from harness.training import PooledModel, read_outside
@@ -129,7 +129,8 @@ class ForgettingMeter:
         if key not in self._pretrained:
             transformer = backbone.resident(self._device.torch_device(), precision, weights)
             model = PooledModel(transformer, nn.Identity(), backbone.files.pooling)
-            self._pretrained[key] = read_outside(model, tokens, head=head, **self._how(backbone, precision))
+            reading = read_outside(model, tokens, head=head, **self._how(backbone, precision))
+            self._pretrained[key] = reading, probe_accuracy(reading.features, outside_texts().works)
         return self._pretrained[key]
 
 
@@ -150,15 +151,22 @@ def outside_tokens(outside: OutsideTexts, backbone: Backbone, max_length: int) -
     return tokens
 
 
-def compared(before: OutsideReading, after: OutsideReading, outside: OutsideTexts) -> Forgetting:
-    """Return the difference between what two models make of the outside texts."""
+def compared(before: OutsideReading, probe_before: float, after: OutsideReading, outside: OutsideTexts) -> Forgetting:
+    """Return the difference between what two models make of the outside texts.
+
+    Args:
+        before: reading of the pretrained model.
+        probe_before: accuracy of the probe on its features.
+        after: reading of the adapted model.
+        outside: the texts.
+    """
     rise = None
     if before.loss_nats is not None and after.loss_nats is not None:
         rise = _rounded(after.loss_nats - before.loss_nats)
     return Forgetting(
         rise_of_loss_nats=rise,
         feature_change=_rounded(1.0 - debiased_cka(before.features, after.features)),
-        probe_before=probe_accuracy(before.features, outside.works),
+        probe_before=probe_before,
         probe_after=probe_accuracy(after.features, outside.works),
         n_texts=len(outside.texts),
         outside_text=outside.name,

@@ -28,7 +28,7 @@ _TRIED_TOKENS = 6
 
 @dataclass(frozen=True, eq=False)
 class OutsideReading:
-    """What a model makes of the outside texts.
+    """Features and loss of the outside texts in one model.
 
     Attributes:
         features: pooled vector of each text, shape (texts, width).
