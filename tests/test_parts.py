@@ -13,6 +13,7 @@ from harness.planning.parts import resolve_parts
 from harness.planning.suites import Part, Suite, load_suite
 from harness.schedule.prepare import Request, prepare_plan
 from harness.support.errors import UsageError
+from harness.tasks import kinds
 
 
 @pytest.fixture
@@ -67,6 +68,14 @@ def test_a_cap_of_test_rows_lowers_that_of_every_task(suite: Suite, tmp_path: Pa
     capped = load_suite(path)
     assert {task.test_cap for task in capped.tasks.values()} == {100}
     assert {task.test_cap for task in load_suite("sentiment").tasks.values()} == {2000}
+
+
+def test_a_capped_task_is_still_compared_with_the_pinned_content(mirror: Path) -> None:
+    spec = load_suite("reference").task("sms_spam")
+    task = kinds.get(spec.kind).prepare(spec, mirror)
+    assert task.provenance["content_as_pinned"] is True
+    changed = spec.model_copy(update={"content": "0" * 64})
+    assert kinds.get(spec.kind).prepare(changed, mirror).provenance["content_as_pinned"] is False
 
 
 def test_a_part_names_tasks_of_its_suite(tmp_path: Path) -> None:

@@ -258,7 +258,11 @@ def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
 
 def _capped(task: TaskSpec, most: int) -> TaskSpec:
     """Return the task with at most `most` test rows; its own lower cap stays."""
-    return task.model_copy(update={"test_cap": most if task.test_cap is None else min(most, task.test_cap)})
+    if task.test_cap is None:  # the pin is that of all test rows, which a number cannot name
+        return task.model_copy(update={"test_cap": most, "content": None})
+    if task.test_cap <= most:
+        return task
+    return task.model_copy(update={"test_cap": most, "content_test_cap": task.test_cap})
 
 
 def _merge(tasks: dict[str, TaskSpec], more: dict[str, TaskSpec], where: str) -> None:
