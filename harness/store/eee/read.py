@@ -17,6 +17,7 @@ from harness.store.importing.fields import ResultRow, imported, marked
 from harness.store.importing.outside import (
     attempt_at,
     checked,
+    data_text,
     interval,
     is_number,
     iso_of,
@@ -148,9 +149,13 @@ def _foreign(
     if measured_by.lower() == "unknown":
         measured_by = about.text("source_name") or "Every Eval Ever"
     by = about.text("library_name") or "unknown"
+    if by == "unknown" and about.text("source_name") in _METHODS:  # version 0.2 has no library
+        by = about.text("source_name") or by
     data = part(first, "source_data", place) if isinstance(first.get("source_data"), dict) else {}
     scores = [_metric(result, f"{where}: evaluation_results[{number}]") for number, result in found]
     main, others = scores[0], _others(scores, where)
+    if not main.n_test and isinstance(ids := data.get("sample_ids"), list):
+        main = replace(main, n_test=len(ids))
     details = part(info, "additional_details", where)
     generation = part(first, "generation_config", place)
     shots = _shots(generation, details)
@@ -304,7 +309,7 @@ def _task(name: str, data: Mapping[str, Any]) -> str:
 def _data(data: Mapping[str, Any], name: str) -> str:
     said = {key: data[key] for key in ("dataset_name", "hf_repo", "hf_split", "url", "samples_number") if data.get(key)}
     text = f"Every Eval Ever {json.dumps(said, sort_keys=True) if said else name}"
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:900]
+    return data_text(text)
 
 
 def _dataset(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from harness.records import Budget, Cell, Predictions, Record, Score, ServedFacts
-from harness.store.importing.archives import members_of, read_member
 from harness.store.importing.fields import ResultRow, imported
+from harness.store.importing.inspect_logs import InspectLog, is_inspect, read_log
 from harness.store.importing.outside import (
     attempt_at,
+    bare_address,
     checked,
+    data_text,
     highest_by_name,
     interval,
     is_number,
     listed_parts,
-    parse_json,
     part,
     plain_settings,
     points_down,
@@ -34,7 +34,6 @@ from harness.support import UsageError
 MEASURED_BY: Final = "inspect"
 """Name of the source in records."""
 
-_WHAT: Final = "a log of Inspect"
 _ENDINGS: Final = (".eval", ".json")
 _PROTOCOL: Final = (
     "Inspect: a model asked by the solvers of a task and scored by its scorer {scorer}; its log states the time of the "
@@ -49,23 +48,6 @@ _SHOTS: Final = ("fewshot", "num_fewshot", "n_fewshot", "few_shot", "n_shot", "n
 
 _VALUES: Final = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 """Numbers that Inspect takes for the texts of scores."""
-
-
-@dataclass
-class _Log:
-    """A log, without its samples' messages.
-
-    Attributes:
-        path: the file.
-        header: status, specification, plan, results and statistics.
-        reductions: scores of rows, reduced over epochs.
-        rows: scores of a row by scorer, for each row and epoch.
-    """
-
-    path: Path
-    header: dict[str, Any]
-    reductions: list[Any] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,12 +70,14 @@ def read_inspect(path: Path) -> Iterator[tuple[str, Record]]:
         UsageError: a log is damaged, has not ended, or is of another format; the message names the field.
     """
     if not path.is_dir():
-        yield str(path), _record(_read(path))
+        log = read_log(path)
+        if log is not None:
+            yield str(path), _record(log)
         return
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS and file.is_file())
     n_found = 0
     for file in files:
-        log = _read(file, may_be_other=True)
+        log = read_log(file, may_be_other=True)
         if log is not None:
             n_found += 1
             yield str(file), _record(log)
@@ -101,71 +85,7 @@ def read_inspect(path: Path) -> Iterator[tuple[str, Record]]:
         raise UsageError(f"The folder {path} holds no log of Inspect ({len(files)} files were read).")
 
 
-def is_inspect(value: Any) -> bool:
-    """Return whether a JSON value is a log of Inspect."""
-    return isinstance(value, dict) and isinstance(value.get("eval"), dict) and "status" in value
-
-
-def _read(path: Path, *, may_be_other: bool = False) -> Any:
-    """Return a log; None if it is another file and may be."""
-    try:
-        if zipfile.is_zipfile(path):
-            return _from_zip(path)
-        if path.suffix.lower() == ".eval":
-            raise UsageError(f"{path} is no complete zip file; expected a log of Inspect. Is the file complete?")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except ValueError as error:
-        raise UsageError(f"{path} is no text: {error}; expected {_WHAT}.") from None
-    log = _Log(path, {})
-    if may_be_other and '"eval"' not in text[:4096]:
-        return None
-    for name, value in members_of(text, path):
-        if name == "samples" and isinstance(value, dict):
-            log.rows.append({key: value.get(key) for key in ("id", "epoch", "scores", "score")})
-        elif name == "reductions" and isinstance(value, list):
-            log.reductions = value
-        else:
-            log.header[name] = value
-    if may_be_other and not is_inspect(log.header):
-        return None
-    return log
-
-
-def _from_zip(path: Path) -> _Log:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            if "header.json" not in names:
-                started = "_journal/start.json" in names
-                raise UsageError(
-                    f"{path} has no header.json: "
-                    + ("the run has not ended. Import it when it has." if started else f"expected {_WHAT}.")
-                )
-            header = _member(archive, "header.json", path)
-            if not isinstance(header, dict):
-                raise UsageError(f"{path}: header.json is no object; expected {_WHAT}.")
-            log = _Log(path, header)
-            if "reductions.json" in names and isinstance(found := _member(archive, "reductions.json", path), list):
-                log.reductions = found
-            if "summaries.json" in names and isinstance(found := _member(archive, "summaries.json", path), list):
-                log.rows = [row for row in found if isinstance(row, dict)]
-            return log
-    except zipfile.BadZipFile as error:
-        raise UsageError(f"{path} is a damaged zip file: {error}; expected {_WHAT}.") from None
-
-
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
-    return parse_json(read_member(archive, name, str(path)), f"{path}: {name}", _WHAT)
-
-
-# ---- records
-
-
-def _record(log: _Log) -> Record:
+def _record(log: InspectLog) -> Record:
     header, where = log.header, str(log.path)
     if not is_inspect(header):
         raise UsageError(f"{log.path} is no log of Inspect; expected an object with status, eval, plan and results.")
@@ -324,7 +244,7 @@ def _data(about: ResultRow, dataset: Mapping[str, Any]) -> str:
     chosen = f", rows {short_hash(json.dumps(ids))}" if isinstance(ids, list) and ids else ""
     name = dataset.get("name") or dataset.get("location") or about.text("task")
     text = f"inspect {name} version {about.text('task_version') or '0'}{chosen}"
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:900]
+    return data_text(text)
 
 
 def _generate(spec: Mapping[str, Any], plan: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -352,8 +272,6 @@ def _is_setting(name: str, value: Any) -> bool:
 
 def _with_tokens(record: Record, spec: Mapping[str, Any], usage: Mapping[str, Any], model: str) -> Record:
     """Return a record with the tokens that the model read and wrote."""
-    import dataclasses
-
     found = usage.get(model)
     if not isinstance(found, dict):
         return record
@@ -362,20 +280,20 @@ def _with_tokens(record: Record, spec: Mapping[str, Any], usage: Mapping[str, An
     parts = (row.whole("input_tokens"), cached, row.whole("input_tokens_cache_write"))
     price = row.number("total_cost", least=0.0)
     served = ServedFacts(
-        server=_said(spec.get("model_base_url")),
+        server=bare_address(_said(spec.get("model_base_url"))),
         prompt_tokens=None if parts[0] is None else sum(one or 0 for one in parts),
         cached_prompt_tokens=cached,
         completion_tokens=row.whole("output_tokens"),
         price=price,
         currency=None if price is None else "USD",
     )
-    return dataclasses.replace(record, facts=dataclasses.replace(record.facts, served=served))
+    return replace(record, facts=replace(record.facts, served=served))
 
 
 # ---- rows
 
 
-def _rows(log: _Log, main: _Metric, task: str, n_test: int) -> Predictions | None:
+def _rows(log: InspectLog, main: _Metric, task: str, n_test: int) -> Predictions | None:
     """Return the scores of single rows; None if the log lacks them, or if their mean is not the metric."""
     values = _reduced(log, main.scorer) or _single(log, main.scorer)
     if not values or (n_test and len(values) != n_test) or main.name not in ("accuracy", "mean"):
@@ -386,7 +304,7 @@ def _rows(log: _Log, main: _Metric, task: str, n_test: int) -> Predictions | Non
     return row_scores(main.label(), short_hash("inspect", task, json.dumps(ordered)), [values[row] for row in ordered])
 
 
-def _reduced(log: _Log, scorer: str) -> dict[str, float]:
+def _reduced(log: InspectLog, scorer: str) -> dict[str, float]:
     for reduction in log.reductions:
         if not isinstance(reduction, dict) or reduction.get("scorer") != scorer.partition(",")[0]:
             continue
@@ -400,7 +318,7 @@ def _reduced(log: _Log, scorer: str) -> dict[str, float]:
     return {}
 
 
-def _single(log: _Log, scorer: str) -> dict[str, float]:
+def _single(log: InspectLog, scorer: str) -> dict[str, float]:
     """Return the scores of rows that were asked once."""
     found: dict[str, float] = {}
     for row in log.rows:

@@ -6,7 +6,6 @@ Versions 0.3 (`acc`) and 0.4 (`acc,none`) are read, and the files of the Open LL
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.records import Budget, Cell, Cost, Predictions, Record, Score
+from harness.records import Budget, Cell, Cost, Record, Score
 from harness.store.importing.fields import ResultRow, imported
+from harness.store.importing.lm_eval_samples import LmEvalMetric, read_samples
 from harness.store.importing.outside import (
     attempt_at,
     checked,
+    data_text,
     highest_by_name,
     interval,
     is_number,
@@ -27,8 +28,6 @@ from harness.store.importing.outside import (
     plain_settings,
     points_down,
     read_json,
-    read_lines,
-    row_scores,
     seconds_of,
     seed_of,
     short_hash,
@@ -47,12 +46,6 @@ _SIGNS: Final = ("configs", "versions", "config", "config_general", "n-shot", "l
 """Fields of which every version writes some, beside `results`."""
 
 _NO_METRICS: Final = frozenset({"alias", "name", "sample_len", "sample_count", "samples", " ", ""})
-_NAMES: Final = {"acc": "accuracy"}
-"""Names here of metrics that are defined in the same way."""
-
-_MEANS: Final = frozenset({"acc", "acc_norm", "exact_match", "em", "mc1", "mc2"})
-"""Metrics that are the mean over rows."""
-
 _KINDS: Final = {"multiple_choice": "multiple-choice", "generate_until": "generation", "greedy_until": "generation"}
 _MODEL: Final = ("pretrained", "model", "path", "engine")
 _NOT_SETTINGS: Final = frozenset(
@@ -92,22 +85,6 @@ class _Run:
     model: str
     weights: str
     date: float | None
-
-
-@dataclass(frozen=True)
-class _Metric:
-    """One figure of a task: the metric's name in the file, the filter of the answers, value and standard error."""
-
-    name: str
-    filter: str
-    value: float
-    error: float | None
-
-    @property
-    def label(self) -> str:
-        """The name of the metric, with the filter where there is one."""
-        name = _NAMES.get(self.name, self.name)
-        return name if self.filter in ("", "none") else f"{name} ({self.filter})"
 
 
 def read_lm_eval(path: Path) -> Iterator[tuple[str, Record]]:
@@ -208,7 +185,7 @@ def _groups(value: Mapping[str, Any], results: Mapping[str, Any], where: str) ->
     return named | (alone if results.keys() - alone - named - {"all"} else set())
 
 
-def _metrics(figures: Mapping[str, Any], where: str) -> list[_Metric]:
+def _metrics(figures: Mapping[str, Any], where: str) -> list[LmEvalMetric]:
     """Return the metrics of a task, in the file's order, without those that have no number."""
     found = []
     for key, value in figures.items():
@@ -220,18 +197,18 @@ def _metrics(figures: Mapping[str, Any], where: str) -> list[_Metric]:
         known = float(error) if is_number(error) and math.isfinite(error) else None
         if known is not None and known < 0:
             raise UsageError(f"{where}.{error_key} is {known:g}; expected a standard error of 0 or more.")
-        found.append(_Metric(name, chosen.strip(), float(value), known))
+        found.append(LmEvalMetric(name, chosen.strip(), float(value), known))
     return found
 
 
-def _record(run: _Run, given: str, figures: Mapping[str, Any], metrics: list[_Metric], where: str) -> Record:
+def _record(run: _Run, given: str, figures: Mapping[str, Any], metrics: list[LmEvalMetric], where: str) -> Record:
     named = _LEADERBOARD.match(given)
     task = named["task"] if named else given
     task_config = part(part(run.value, "configs", str(run.path)), given, f"{run.path}: configs")
     main = _main(metrics, task_config)
     shots = int(named["shots"]) if named else _shots(run, given, task_config)
     n_test, n_available = _n_test(run, given, figures, where)
-    rows = _samples(run, given, main, n_test, task_config)
+    rows = read_samples(run.path, given, main, n_test, task_config)
     n_test = len(rows.statistics[main.label]) if rows is not None and not n_test else n_test
     ok = math.isfinite(main.value)
     missing = {"costs": "the file has one time for all tasks, with loading"}
@@ -281,7 +258,7 @@ def _record(run: _Run, given: str, figures: Mapping[str, Any], metrics: list[_Me
     )
 
 
-def _main(metrics: list[_Metric], task_config: Mapping[str, Any]) -> _Metric:
+def _main(metrics: list[LmEvalMetric], task_config: Mapping[str, Any]) -> LmEvalMetric:
     """Return the task's first metric, by its configuration where that is stated."""
     stated = task_config.get("metric_list")
     for one in stated if isinstance(stated, list) else ():
@@ -316,7 +293,7 @@ def _data(run: _Run, given: str, task: str, task_config: Mapping[str, Any]) -> s
     limit = run.config.get("limit", run.config.get("max_samples"))
     rows = "" if limit in (None, -1, "") else f", limit {limit}"
     data = f"lm-eval {task} version {version if version not in (None, '') else 'unknown'}{rows}"
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in data).split())[:900]
+    return data_text(data)
 
 
 def _settings(run: _Run) -> dict[str, Any]:
@@ -335,7 +312,13 @@ def _settings(run: _Run) -> dict[str, Any]:
 
 
 def _score(
-    run: _Run, task: str, main: _Metric, metrics: list[_Metric], n_test: int, n_available: int | None, where: str
+    run: _Run,
+    task: str,
+    main: LmEvalMetric,
+    metrics: list[LmEvalMetric],
+    n_test: int,
+    n_available: int | None,
+    where: str,
 ) -> Score:
     directions = part(part(run.value, "higher_is_better", str(run.path)), task, f"{run.path}: higher_is_better")
     stated = directions.get(main.name)
@@ -368,53 +351,3 @@ def _packages(run: _Run, hardware: Any) -> dict[str, str]:
 
 def _text(value: Any) -> str | None:
     return value.strip()[:200] or None if isinstance(value, str) else None
-
-
-# ---- samples
-
-
-def _samples(run: _Run, task: str, main: _Metric, n_test: int, task_config: Mapping[str, Any]) -> Predictions | None:
-    """Return the scores of single rows from the file of samples beside the results; None without one.
-
-    Raises:
-        UsageError: the file is damaged, or of another run: its rows do not have the task's mean or number.
-    """
-    _, underscore, date = run.path.stem.rpartition("_")
-    file = run.path.with_name(f"samples_{task}_{date}.jsonl")
-    if not underscore or not file.is_file():
-        return None
-    values: dict[str, tuple[float, str]] = {}
-    for number, sample in read_lines(file):
-        if str(sample.get("filter", "none")) != (main.filter or "none"):
-            continue
-        value, row = sample.get(main.name), sample.get("doc_id")
-        if row is None:
-            raise UsageError(f"{file}, line {number}: doc_id is missing; expected the number of the row.")
-        if isinstance(value, bool):
-            value = float(value)
-        if not is_number(value) or not math.isfinite(value) or str(row) in values:
-            return None  # a metric without one number a row, or repeated rows
-        values[str(row)] = (float(value), str(sample.get("doc_hash") or row))
-    if not values:
-        return None
-    if n_test and len(values) != n_test:
-        raise UsageError(
-            f"{file} holds {len(values):,} rows, but {run.path.name} states {n_test:,}. Is one of them incomplete?"
-        )
-    mean = sum(value for value, _ in values.values()) / len(values)
-    if _is_mean(main, task_config) and not math.isclose(mean, main.value, abs_tol=1e-6):
-        raise UsageError(
-            f"{file}: the mean of {main.name} is {mean:g}, but {run.path.name} states {main.value:g}. "
-            "These files are of different runs, or one is damaged."
-        )
-    ordered = sorted(values, key=lambda row: (len(row), row))
-    rows = short_hash("lm-eval", task, json.dumps([values[row][1] for row in ordered]))
-    return row_scores(main.label, rows, [values[row][0] for row in ordered])
-
-
-def _is_mean(main: _Metric, task_config: Mapping[str, Any]) -> bool:
-    stated = task_config.get("metric_list")
-    for one in stated if isinstance(stated, list) else ():
-        if isinstance(one, dict) and one.get("metric") == main.name and isinstance(one.get("aggregation"), str):
-            return bool(one["aggregation"] == "mean")
-    return main.name in _MEANS

@@ -6,21 +6,29 @@ import datetime
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from harness.records import MAX_SEED, Predictions, Record, check_record, dump, payload_of
 from harness.store.importing.fields import ResultRow
-from harness.support import StoreError, UsageError, is_secret_name
+from harness.support import StoreError, UsageError, is_secret_name, mask_text
 
 MAX_LINE: Final = 2**28
 """Longest line of a file of samples, in bytes."""
 
 _MOST_TEXT: Final = 300
 """Longest setting that a configuration states in full; of a longer one it has a hash."""
+
+_SECRET: Final = re.compile(
+    r"(?:api_?key|access_?key|private_?key|auth_?token|access_?token|hf_token|^token|authorization|credentials?)$",
+    re.IGNORECASE,
+)
+"""Names of settings that hold secrets, beside those of `is_secret_name`."""
 
 _LAST_SECOND: Final = 2**31 - 1
 _HALF_WIDTH: Final = 1.959964
@@ -122,17 +130,39 @@ def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings for a configuration: no nulls, no secrets, nested values as text, long texts as a hash."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if value is None or is_secret_name(str(name)):
+        if value is None or _is_secret(name):
             continue
-        kept = value
+        kept = _without_secrets(value)
         if isinstance(value, float) and not math.isfinite(value):
             kept = str(value)
         elif not isinstance(value, (str, int, float, bool)):
-            kept = json.dumps(value, sort_keys=True, default=str)
+            kept = json.dumps(kept, sort_keys=True, default=str)
         if isinstance(kept, str) and len(kept) > _MOST_TEXT:
             kept = f"sha256 {short_hash(kept)}"
         found[str(name)[:200]] = kept
     return found
+
+
+def _is_secret(name: object) -> bool:
+    return is_secret_name(str(name)) or _SECRET.search(str(name)) is not None
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return a JSON value without named secrets, and with the passwords of addresses masked."""
+    if isinstance(value, dict):
+        return {name: _without_secrets(item) for name, item in value.items() if not _is_secret(name)}
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return mask_text(value) if isinstance(value, str) else value
+
+
+def bare_address(url: str | None) -> str | None:
+    """Return an address without user name, password and parameters; None without one."""
+    found = urlsplit(url or "")
+    if not found.hostname:
+        return None
+    port = f":{found.port}" if found.port is not None else ""
+    return f"{found.scheme}://{found.hostname}{port}{found.path}"[:500]
 
 
 def short_hash(*parts: str) -> str:
@@ -162,6 +192,11 @@ def highest_by_name(metric: str, value: float) -> float | None:
     if metric.partition(" ")[0] in _HUNDREDFOLD and value <= 100:
         return 100.0
     return 1.0 if value <= 1 else None
+
+
+def data_text(text: str) -> str:
+    """Return a description of data as a cell may have it: printable, without blanks around it, and not too long."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:900].strip()
 
 
 def attempt_at(seconds: float | None) -> int:

@@ -15,8 +15,8 @@ from harness.store.importing.outside import attempt_at, seconds_of
 from harness.support import UsageError
 
 _SECONDS = (
-    "fit_seconds is the sum of the training steps' own seconds, since its train_time also holds evaluation; memory is "
-    "the accelerator's highest, what was there before included"
+    "memory is the accelerator's highest, what was there before included; fit_seconds is the sum of the own seconds "
+    "of the training steps, since its train_time also holds evaluation"
 )
 
 
@@ -78,7 +78,8 @@ _IMAGES = _Benchmark(
     n_test=None,
     protocol=(
         "PEFT's method comparison: a diffusion model fine-tuned on images of one subject, scored by the cosine "
-        f"similarity of DINOv2 embeddings to the test images; {_SECONDS}; drift as that comparison defines it"
+        f"similarity of DINOv2 embeddings to the test images; {_SECONDS}, and lacks the steps after the last one that "
+        "was timed; drift as that comparison defines it"
     ),
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.store.eee.read import is_eee
-from harness.store.importing.inspect_ai import is_inspect
+from harness.store.importing.inspect_logs import is_inspect
 from harness.store.importing.lm_eval import is_lm_eval
 from harness.store.importing.outside import read_json
 from harness.store.importing.setfit import is_setfit

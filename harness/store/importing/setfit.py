@@ -195,7 +195,7 @@ def _record(place: _Place, value: Any, where: str) -> Record:
     if not n_test:
         missing["n_test"] = "not stated"
     spread = row.number("iqr", least=0.0)
-    score = percent / 100
+    score = round(percent / 100, 12)
     record = imported(
         cell=Cell(
             task=place.dataset,
