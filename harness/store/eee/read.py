@@ -117,10 +117,11 @@ def _own(text: str, value: Mapping[str, Any], results: list[dict[str, Any]], pat
     for number, result in enumerate(results):
         name = part(result, "metric_config", where).get("metric_name")
         found = part(result, "score_details", where).get("score")
-        if not isinstance(name, str) or told.get(name) != found:
+        stated = told.get(str(name))
+        if stated != found:
             raise UsageError(
                 f"{where}: evaluation_results[{number}]: {name} is {found!r}, but the record in the file states "
-                f"{told.get(name)!r}. The file was edited: export it again."
+                f"{stated!r}. The file was edited: export it again."
             )
     facts = replace(
         record.facts,
@@ -232,7 +233,7 @@ def _metric(result: Mapping[str, Any], where: str) -> Score:
 
 def _metric_name(config: Mapping[str, Any], high: float | None) -> str:
     """Return the name of a metric; percentages get names of their own, so that they never join fractions."""
-    row = ResultRow(config, "metric_config")
+    row = ResultRow(dict(config), "metric_config")
     name = row.text("metric_id")
     if name is None or set(name) & set("./:"):
         name = row.text("metric_name") or name

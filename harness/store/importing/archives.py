@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +39,7 @@ def read_member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
         if info.compress_type != _ZSTANDARD:
             return archive.read(info)
         return _from_zstandard(archive, info)
-    except (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile) as error:
         raise UsageError(f"{where}: {name} is damaged or cannot be unpacked: {error}.") from None
 
 

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -94,7 +94,7 @@ def listed_parts(value: Mapping[str, Any], name: str, where: str) -> list[dict[s
     return found
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a JSON value is a number; NaN is one."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
