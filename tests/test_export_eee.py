@@ -234,6 +234,13 @@ def test_percentages_get_a_metric_of_their_own(tmp_path: Path) -> None:
     assert first.score.metric == "accuracy (of 100)"
 
 
+def test_a_metric_that_only_its_description_names_loses_the_name_of_the_evaluation(tmp_path: Path) -> None:
+    said = {"metric_id": None, "metric_name": None, "evaluation_description": "Exact Match on hellaswag"}
+    first, *_ = read_results([foreign(tmp_path, metric=said)], "eee")
+    assert first.score is not None
+    assert first.score.metric == "exact_match"
+
+
 def test_the_oldest_layout_is_read() -> None:
     (record,) = read_results([Path(__file__).parent / "fixtures" / "others" / "eee-0.2.json"], "eee")
     assert record.score is not None

@@ -186,6 +186,28 @@ def test_older_layouts_of_lm_eval_are_read() -> None:
     assert board["arc:challenge"].cell.backbone == "org/chat-7b"
 
 
+def test_results_of_lighteval_are_called_so(tmp_path: Path) -> None:
+    path = changed(
+        OTHERS / "open-llm-leaderboard.json",
+        tmp_path,
+        results={"squad_v2|0": {"em": 0.25, "em_stderr": 0.1}, "leaderboard|mmlu:_average|5": {"acc": 0.3}},
+        config_tasks={"squad_v2|0": {"hf_repo": "rajpurkar/squad_v2", "version": 1, "effective_num_docs": 20}},
+    )
+    (record,) = read_results([path], "lm-eval")
+    assert (record.cell.method, record.facts.measured_by, record.cell.task) == ("lighteval", "lighteval", "squad_v2")
+    assert record.score is not None
+    assert (record.score.metric, record.score.n_test, record.cell.n_train) == ("em", 20, 0)
+    assert record.provenance.dataset["hub"] == "rajpurkar/squad_v2"
+
+
+def test_correlations_reach_below_zero(tmp_path: Path) -> None:
+    path = changed(LM_EVAL, tmp_path, results={"cola": {"mcc,none": 0.01, "mcc_stderr,none": 0.03}})
+    (record,) = read_results([path], "lm-eval")
+    assert record.score is not None
+    assert record.score.metric == "matthews"
+    assert record.score.low == pytest.approx(0.01 - 1.959964 * 0.03)
+
+
 def test_a_later_run_of_the_same_cell_is_kept_beside_the_first(tmp_path: Path) -> None:
     later = changed(LM_EVAL, tmp_path, date=1769960800.0, results__mmlu_anatomy={"acc,none": 0.26})
     with Store.open(str(tmp_path / "r.sqlite")) as store:
@@ -297,6 +319,7 @@ def test_the_first_version_of_inspects_format_is_read() -> None:
     (record,) = read_results([OTHERS / "inspect-version-1.json"], "inspect")
     assert record.score is not None
     assert (record.score.metric, record.score.value) == ("accuracy", 0.6)
+    assert record.score.high == pytest.approx(0.6 + 1.959964 * 0.05)  # its bootstrap_std is a standard error
     assert not record.facts.is_evidence  # the number of examples is not stated
     assert record.facts.missing["n_train"]
 

@@ -35,7 +35,7 @@ _PROTOCOL: Final = "that of {library}, by a file of Every Eval Ever; costs are n
 _METHODS: Final = {"lm_eval": "lm-eval", "lm-evaluation-harness": "lm-eval", "inspect_ai": "inspect"}
 _SHOTS: Final = ("num_fewshot", "n_shot", "n_shots", "fewshot", "n_examples")
 _FALSE: Final = frozenset({"", "0", "false", "no", "none", "null", "unknown"})
-_IN_FRACTIONS: Final = frozenset({"accuracy", "f1", "macro_f1", "micro_f1"})
+_IN_FRACTIONS: Final = frozenset({"accuracy", "exact_match", "f1", "macro_f1", "micro_f1"})
 _LONGEST_NAME: Final = 60
 
 
@@ -225,13 +225,14 @@ def _metric(result: Mapping[str, Any], where: str) -> Score:
             "another scale than its range?"
         )
     highest = high if high is not None and math.isfinite(high) and high > 0 else None
+    metric = _metric_name(config, high, result.get("evaluation_name"))
     error, ends, n_test = _uncertainty(details, where)
     if ends == (None, None):
-        ends = interval(float(value), error, highest)
-    return Score(_metric_name(config, high), float(value), *ends, not is_down, n_test, highest=highest)
+        ends = interval(metric, float(value), error, highest)
+    return Score(metric, float(value), *ends, not is_down, n_test, highest=highest)
 
 
-def _metric_name(config: Mapping[str, Any], high: float | None) -> str:
+def _metric_name(config: Mapping[str, Any], high: float | None, evaluation: Any) -> str:
     """Return the name of a metric; percentages get names of their own, so that they never join fractions."""
     row = ResultRow(dict(config), "metric_config")
     name = row.text("metric_id")
@@ -240,9 +241,10 @@ def _metric_name(config: Mapping[str, Any], high: float | None) -> str:
     said = row.text("evaluation_description")
     if name is None:
         name = said if said is not None and len(said) <= _LONGEST_NAME else None
-    name = (name or row.text("metric_kind") or "score")[:200]
-    if name.lower() in _IN_FRACTIONS:
-        name = name.lower()
+    name = (name or row.text("metric_kind") or "score")[:200].removesuffix(f" on {evaluation}")
+    plain = name.lower().replace(" ", "_")
+    if plain in _IN_FRACTIONS:
+        name = plain
     if high is not None and high != highest_of(name) and high > 1 and name in _IN_FRACTIONS:
         return f"{name} (of {high:g})"
     return name

@@ -39,7 +39,7 @@ _PROTOCOL: Final = (
     "Inspect: a model asked by the solvers of a task and scored by its scorer {scorer}; its log states the time of the "
     "whole run, which is not split into phases"
 )
-_ERRORS: Final = ("stderr", "bootstrap_stderr")
+_ERRORS: Final = ("stderr", "bootstrap_stderr", "bootstrap_std")
 _NO_SCORES: Final = frozenset({*_ERRORS, "std", "stddev", "var"})
 """Metrics that describe the spread of scores."""
 
@@ -201,7 +201,7 @@ def _score(main: _Metric, metrics: list[_Metric], n_test: int, n_available: int 
     own = {metric.name: metric.value for metric in metrics if metric.scorer == main.scorer}
     error = next((own[name] for name in _ERRORS if name in own and math.isfinite(own[name])), None)
     highest = highest_by_name(main.name, main.value) if main.name == "accuracy" else None
-    low, high = interval(main.value, error if error is None or error >= 0 else None, highest)
+    low, high = interval(main.name, main.value, error if error is None or error >= 0 else None, highest)
     several = len({metric.scorer for metric in metrics}) > 1
     others = {
         f"{metric.name} ({metric.scorer})" if several or metric.name not in own else metric.name: metric.value
@@ -305,7 +305,9 @@ def _rows(log: InspectLog, main: _Metric, task: str, n_test: int) -> Predictions
 
 
 def _reduced(log: InspectLog, scorer: str) -> dict[str, float]:
-    for reduction in log.reductions:
+    results = log.header.get("results")
+    older = results.get("sample_reductions") if isinstance(results, dict) else None
+    for reduction in log.reductions or (older if isinstance(older, list) else ()):
         if not isinstance(reduction, dict) or reduction.get("scorer") != scorer.partition(",")[0]:
             continue
         found: dict[str, float] = {}

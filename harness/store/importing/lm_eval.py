@@ -1,7 +1,7 @@
 """Import results of lm-evaluation-harness (github.com/EleutherAI/lm-evaluation-harness): its files of results.
 
-Versions 0.3 (`acc`) and 0.4 (`acc,none`) are read, and the files of the Open LLM Leaderboard that was made with them
-(`harness|arc:challenge|25`). Files of samples beside the results give the scores of single rows.
+Versions 0.3 (`acc`) and 0.4 (`acc,none`) are read, and the files of lighteval, with which the first Open LLM
+Leaderboard ran it (`harness|arc:challenge|25`). Files of samples beside the results give the scores of single rows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MEASURED_BY: Final = "lm-eval"
 
 _WHAT: Final = "a file of results of lm-evaluation-harness"
 _PROTOCOL: Final = (
-    "lm-evaluation-harness: a pretrained model prompted with examples (n_train is their number in a prompt), scored "
+    "{tool}: a pretrained model prompted with examples (n_train is their number in a prompt), scored "
     "with its own prompts and metrics; its file states no seconds or memory of single tasks"
 )
 _SIGNS: Final = ("configs", "versions", "config", "config_general", "n-shot", "lm_eval_version", "model_name")
@@ -58,7 +58,7 @@ _NOT_SETTINGS: Final = frozenset(
 )
 """Arguments of a model that name it, or that only say how it was run."""
 
-_LEADERBOARD: Final = re.compile(r"^[a-z]+\|(?P<task>[^|]+)\|(?P<shots>\d+)(\|\d+)?$")
+_LIGHTEVAL: Final = re.compile(r"^(?:(?P<suite>[a-z_]+)\|)?(?P<task>[^|]+)\|(?P<shots>\d+)(?:\|\d+)?$")
 _DATE: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T_ ](\d\d)[-:](\d\d)[-:](\d\d(?:\.\d+)?)")
 _GPU: Final = re.compile(r"GPU \d+: ([^\n]+)")
 _TORCH: Final = re.compile(r"PyTorch version: (\S+)")
@@ -133,7 +133,7 @@ def _of_file(path: Path, value: Any) -> Iterator[tuple[str, Record]]:
         where = f"{path}: results.{task}"
         figures = part(results, task, f"{path}: results")
         metrics = _metrics(figures, where)
-        if task == "all" or task in groups or not metrics:
+        if task == "all" or "_average|" in task or task in groups or not metrics:
             continue
         n_found += 1
         yield where, checked(_record(run, task, figures, metrics, where), where)
@@ -202,12 +202,13 @@ def _metrics(figures: Mapping[str, Any], where: str) -> list[LmEvalMetric]:
 
 
 def _record(run: _Run, given: str, figures: Mapping[str, Any], metrics: list[LmEvalMetric], where: str) -> Record:
-    named = _LEADERBOARD.match(given)
+    named = _LIGHTEVAL.match(given) if "config_general" in run.value else None
     task = named["task"] if named else given
-    task_config = part(part(run.value, "configs", str(run.path)), given, f"{run.path}: configs")
+    tool = "lighteval" if named and named["suite"] != "harness" else MEASURED_BY
+    task_config = _task_config(run, given, named)
     main = _main(metrics, task_config)
     shots = int(named["shots"]) if named else _shots(run, given, task_config)
-    n_test, n_available = _n_test(run, given, figures, where)
+    n_test, n_available = _n_test(run, given, figures, task_config.get("n_test"), where)
     rows = read_samples(run.path, given, main, n_test, task_config)
     n_test = len(rows.statistics[main.label]) if rows is not None and not n_test else n_test
     ok = math.isfinite(main.value)
@@ -225,19 +226,19 @@ def _record(run: _Run, given: str, figures: Mapping[str, Any], metrics: list[LmE
             data=_data(run, given, task, task_config),
             backbone=run.model,
             weights=run.weights,
-            method=MEASURED_BY,
+            method=tool,
             version=1,
             config=_settings(run),
             n_train=shots or 0,
             budget=Budget(),
             seed=seed_of(run.config.get("fewshot_seed" if shots else "random_seed")),
         ),
-        device=MEASURED_BY if gpu is None else f"{MEASURED_BY}, {gpu[1].strip()}",
+        device=tool if gpu is None else f"{tool}, {gpu[1].strip()}",
         kind=_KINDS.get(str(task_config.get("output_type")), "unknown"),
         family="in context",
         status="ok" if ok else "failed",
         source=run.path.name,
-        protocol=_PROTOCOL,
+        protocol=_PROTOCOL.format(tool="lm-evaluation-harness" if tool == MEASURED_BY else tool),
         score=_score(run, given, main, metrics, n_test, n_available, where) if ok else None,
         cost=Cost(n_parameters=_n_parameters(run)),
         error=None if ok else f"{main.label} is {main.value} in {run.path.name}",
@@ -251,11 +252,26 @@ def _record(run: _Run, given: str, figures: Mapping[str, Any], metrics: list[LmE
             if found is not None
         },
         missing=missing,
-        measured_by=MEASURED_BY,
+        measured_by=tool,
         is_evidence=shots is not None,
         attempt=attempt_at(run.date),
         predictions=rows if ok else None,
     )
+
+
+def _task_config(run: _Run, given: str, named: re.Match[str] | None) -> dict[str, Any]:
+    """Return the configuration of a task; that of lighteval with the names of lm-evaluation-harness."""
+    where = str(run.path)
+    if named is None:
+        return part(part(run.value, "configs", where), given, f"{where}: configs")
+    tasks = part(run.value, "config_tasks", where)
+    found = next((one for name, one in tasks.items() if name == given and isinstance(one, dict)), {})
+    return {
+        "dataset_path": found.get("hf_repo"),
+        "dataset_name": found.get("hf_subset"),
+        "metadata": {"version": found.get("version")},
+        "n_test": found.get("effective_num_docs"),
+    }
 
 
 def _main(metrics: list[LmEvalMetric], task_config: Mapping[str, Any]) -> LmEvalMetric:
@@ -277,10 +293,11 @@ def _shots(run: _Run, task: str, task_config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _n_test(run: _Run, task: str, figures: Mapping[str, Any], where: str) -> tuple[int, int | None]:
+def _n_test(run: _Run, task: str, figures: Mapping[str, Any], stated: Any, where: str) -> tuple[int, int | None]:
     """Return the scored rows and the rows there are; 0 and None where they are not stated."""
     counts = part(part(run.value, "n-samples", str(run.path)), task, f"{run.path}: n-samples")
-    row = ResultRow({**counts, "length": figures.get("sample_len", figures.get("samples"))}, where)
+    length = figures.get("sample_len", figures.get("samples", stated))
+    row = ResultRow({**counts, "length": length if is_number(length) and length > 0 else None}, where)
     scored, original = row.whole("effective") or row.whole("length") or 0, row.whole("original")
     return scored, original if original is not None and original >= scored > 0 else None
 
@@ -324,7 +341,7 @@ def _score(
     stated = directions.get(main.name)
     is_up = stated if isinstance(stated, bool) else not points_down(main.name, ResultRow({}, where))
     highest = highest_by_name(main.name, main.value)
-    low, high = interval(main.value, main.error, highest)
+    low, high = interval(main.name, main.value, main.error, highest)
     others = {}
     for metric in metrics:
         if metric is not main and math.isfinite(metric.value):

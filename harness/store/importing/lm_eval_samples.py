@@ -13,7 +13,7 @@ from harness.records import Predictions
 from harness.store.importing.outside import is_number, read_lines, row_scores, short_hash
 from harness.support import UsageError
 
-_NAMES: Final = {"acc": "accuracy"}
+_NAMES: Final = {"acc": "accuracy", "mcc": "matthews"}
 """Names here of metrics that are defined in the same way."""
 
 _MEANS: Final = frozenset({"acc", "acc_norm", "exact_match", "em", "mc1", "mc2"})

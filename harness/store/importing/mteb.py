@@ -26,7 +26,7 @@ from harness.records import (
     pretraining_of,
 )
 from harness.store.importing.fields import ResultRow, imported, listed
-from harness.store.importing.mteb_old import IS_OLD, OLD_SD, modernised, named_by_folders
+from harness.store.importing.mteb_old import IS_OLD, OLD_SD, described_data, modernised, named_by_folders
 from harness.support import UsageError
 
 MEASURED_BY: Final = "MTEB"
@@ -45,6 +45,9 @@ _COLUMNS: Final = (
     *("revision", "dataset_revision", "mteb_version", "f1", "n_experiments", "sd", "n_parameters", "embed_dim"),
     *("max_tokens", "memory_mb", "released", "licence", "open_weights", "instructions", "trained_on"),
 )
+_SPLITS: Final = ("test", "validation", "dev", "train")
+"""Splits on which MTEB scores tasks; the first that a file has is taken."""
+
 _YES_NO: Final = {"yes": True, "true": True, "no": False, "false": False}
 _LARGEST_SD: Final = 0.5
 """Largest standard deviation of numbers from 0 to 1 (of the whole population)."""
@@ -176,12 +179,17 @@ def _is_classification(value: Mapping[str, Any]) -> bool:
 
 def _of_file(path: Path, value: Mapping[str, Any]) -> Iterator[tuple[str, PublishedEncoder, PublishedResult]]:
     """Yield the results of a file: the English texts, or all languages where there is no English."""
-    entries = value["scores"].get("test")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or not entries:
-        raise UsageError(f"{path}: there are no scores of the test split; it has {', '.join(value['scores'])}.")
+    splits = value["scores"]
+    split = next((name for name in _SPLITS if splits.get(name)), None)
+    entries = splits.get(split) if split else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{path}: there are no scores of the splits {', '.join(_SPLITS)}; it has {', '.join(splits)}.")
     english = [entry for entry in entries if entry.get("hf_subset") in ("default", "en")]
     meta_file = path.with_name(META)
-    meta = _json(meta_file) if meta_file.is_file() else named_by_folders(path, is_old=IS_OLD in value)
+    named = named_by_folders(path, is_old=IS_OLD in value)
+    meta = _json(meta_file) if meta_file.is_file() else named
+    if meta is not None and meta.get("name") is None and named is not None:
+        meta = {**meta, **named}
     if meta is None:
         raise UsageError(f"{path}: there is no {META} beside it, which names the encoder. Add it from the same source.")
     encoder = _encoder(ResultRow(_meta_fields(meta, meta_file), str(meta_file)))
@@ -200,7 +208,7 @@ def _of_file(path: Path, value: Mapping[str, Any]) -> Iterator[tuple[str, Publis
                 "f1": entry.get("f1"),
                 "sd": statistics.pstdev(each) if len(each) > 1 else entry.get(OLD_SD),
                 "n_experiments": len(each) or None,
-                "dataset_revision": value.get("dataset_revision"),
+                "dataset_revision": described_data(value.get("dataset_revision"), split),
                 "mteb_version": entry.get("mteb_version") or value.get("mteb_version"),
                 "revision": meta.get("revision"),
                 "trained_on": None if not trained_on else "yes" if task in trained_on else "no",

@@ -1,4 +1,4 @@
-"""Bring MTEB's result files from before version 1.11 to the present layout, and name encoders by their folders.
+"""Bring MTEB's result files from before version 1.11 to the present layout, and name encoders and data.
 
 Older files have `mteb_dataset_name`, splits at the top level, and the spread over draws in place of the draws.
 """
@@ -53,3 +53,8 @@ def named_by_folders(path: Path, *, is_old: bool) -> dict[str, Any] | None:
     if _REVISION.fullmatch(folder.name) and folder.parent.name:
         return {"name": folder.parent.name, "revision": folder.name}
     return {"name": folder.name} if is_old and folder.name else None
+
+
+def described_data(revision: Any, split: str | None) -> Any:
+    """Return the revision of the data, with the split where it is not the test split."""
+    return revision if split == "test" else f"{revision or 'unknown'}, split {split}"

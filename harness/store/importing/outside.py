@@ -35,6 +35,7 @@ _HALF_WIDTH: Final = 1.959964
 """Half the width of a normal 95 % interval, in standard errors."""
 
 _HUNDREDFOLD: Final = frozenset({"bleu", "chrf", "ter", "sacrebleu", "rouge1", "rouge2", "rougeL", "rougeLsum"})
+_CORRELATIONS: Final = frozenset({"mcc", "matthews", "pearson", "spearman", "kendall", "correlation", "corrcoef"})
 _LOWER: Final = frozenset(
     {"bits_per_byte", "brier_score", "ece", "edit_distance", "levenshtein", "ter", "calibration_error"}
 )
@@ -170,12 +171,24 @@ def short_hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def interval(value: float, error: float | None, highest: float | None) -> tuple[float | None, float | None]:
-    """Return the normal 95 % interval of a score with a standard error, within 0 and `highest`."""
+def interval(
+    metric: str, value: float, error: float | None, highest: float | None
+) -> tuple[float | None, float | None]:
+    """Return the normal 95 % interval of a score with a standard error, within the range of the metric.
+
+    Args:
+        metric: name of the metric; correlations go from -1, others from 0 unless the score is negative.
+        value: the score.
+        error: its standard error; None gives no interval.
+        highest: upper end of the range; None without one.
+    """
     if error is None:
         return None, None
     low, high = value - _HALF_WIDTH * error, value + _HALF_WIDTH * error
-    low = max(0.0, low) if value >= 0 else low
+    if set(re.split(r"[^a-z]+", metric.lower())) & _CORRELATIONS:
+        low = max(min(-1.0, value), low)
+    elif value >= 0:
+        low = max(0.0, low)
     return low, high if highest is None else min(max(highest, value), high)
 
 
