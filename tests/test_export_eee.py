@@ -100,6 +100,20 @@ def test_a_row_says_answer_reference_and_score(tmp_path: Path) -> None:
     assert [row["evaluation"]["is_correct"] for row in rows] == (predicted == target).tolist()
 
 
+def test_rows_of_a_metric_that_is_no_mean_do_not_point_to_it(tmp_path: Path) -> None:
+    record = make_record("full", 32)
+    assert record.score is not None
+    record = dataclasses.replace(record, score=dataclasses.replace(record.score, metric="macro_f1", value=0.5))
+    export_eee([record], tmp_path, instances=True)
+    (samples,) = tmp_path.rglob("*_samples.jsonl")
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert not any("evaluation_result_id" in row for row in rows)
+    (back,) = read_results([tmp_path], "eee")
+    assert back.predictions is not None
+    assert record.predictions is not None
+    assert np.array_equal(back.predictions.classes[0], record.predictions.classes[0])
+
+
 def test_what_the_harness_knows_is_told_to_other_tools() -> None:
     value = evaluation_of(make_record("lora", 32, seed=3, config={"rank": 8}))
     told = value["model_info"]["additional_details"]

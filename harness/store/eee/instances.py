@@ -30,7 +30,7 @@ def write_instances(record: Record, evaluation: Mapping[str, Any], path: Path) -
     Raises:
         StoreError: the file cannot be written, or does not match the schema.
     """
-    if record.predictions is None or record.score is None or not len(_scores(record)):
+    if record.predictions is None or record.score is None or not len(_scores(record)[1]):
         return None
     target = path.with_name(f"{path.stem}_samples.jsonl")
     digest, n_rows = hashlib.sha256(), 0
@@ -45,15 +45,16 @@ def write_instances(record: Record, evaluation: Mapping[str, Any], path: Path) -
     return {"format": "jsonl", "hash_algorithm": "sha256", "checksum": digest.hexdigest(), "total_rows": n_rows}
 
 
-def _scores(record: Record) -> Any:
-    """Return the score of each row: by the main metric where it is a mean, else whether the answer is right."""
+def _scores(record: Record) -> tuple[str | None, Any]:
+    """Return the score of each row and the metric whose mean it is: the main one, else None for right and wrong."""
     found, score = record.predictions, record.score
     assert found is not None
     assert score is not None
     own = found.row_scores(score.metric)
-    if own is None and found.predicted is not None:
-        own = found.row_scores("accuracy")
-    return () if own is None else own
+    if own is not None:
+        return score.metric, own
+    right = found.row_scores("accuracy") if found.predicted is not None else None
+    return None, () if right is None else right
 
 
 def _rows(record: Record, evaluation: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -62,8 +63,10 @@ def _rows(record: Record, evaluation: Mapping[str, Any]) -> Iterator[dict[str, A
     assert score is not None
     names = record.provenance.dataset.get("class_names")
     labels = names if isinstance(names, list) else []
-    best = 1.0 if score.higher_is_better else 0.0
-    for number, value in enumerate(_scores(record)):
+    metric, scores = _scores(record)
+    best = 1.0 if score.higher_is_better or metric is None else 0.0
+    result = {} if metric is None else {"evaluation_result_id": metric}
+    for number, value in enumerate(scores):
         answer = reference = None
         notes = {"input": _NOT_STORED, "rows": found.rows}
         if found.predicted is not None and found.target is not None:
@@ -79,7 +82,7 @@ def _rows(record: Record, evaluation: Mapping[str, Any]) -> Iterator[dict[str, A
             "evaluation_id": evaluation["evaluation_id"],
             "model_id": evaluation["model_info"]["id"],
             "evaluation_name": record.cell.task,
-            "evaluation_result_id": score.metric,
+            **result,
             "sample_id": f"{found.rows}:{number}",
             "sample_hash": None,
             "interaction_type": "single_turn",

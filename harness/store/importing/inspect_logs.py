@@ -51,11 +51,9 @@ def read_log(path: Path, *, may_be_other: bool = False) -> InspectLog | None:
             return _from_zip(path)
         if path.suffix.lower() == ".eval":
             raise UsageError(f"{path} is no complete zip file; expected a log of Inspect. Is the file complete?")
-        raw = path.read_bytes()
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
-    try:
-        text = raw.decode("utf-8-sig")
     except ValueError as error:
         raise UsageError(f"{path} is no text: {error}; expected {_WHAT}.") from None
     log = InspectLog(path, {})
