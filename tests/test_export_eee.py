@@ -255,7 +255,29 @@ def test_a_metric_that_only_its_description_names_loses_the_name_of_the_evaluati
     assert first.score.metric == "exact_match"
 
 
-def test_the_oldest_layout_is_read() -> None:
+def test_the_very_first_layout_names_its_data_once(tmp_path: Path) -> None:
+    metric = {"lower_is_better": False, "score_type": "continuous", "min_score": 0.0, "max_score": 1.0}
+    metric["evaluation_description"] = "A board accuracy for task Arabic"
+    value = {
+        "schema_version": "0.0.1",
+        "evaluation_id": "org/board/2025-11-28T00:41:43.993483Z",
+        "evaluation_source": {"evaluation_source_name": "A board", "evaluation_source_type": "leaderboard"},
+        "retrieved_timestamp": "2025-11-28T00:41:43.993483Z",
+        "source_data": ["https://board.example"],
+        "source_metadata": {"source_organization_name": "A lab", "evaluator_relationship": "third_party"},
+        "model_info": {"name": "Model", "id": "org/model"},
+        "evaluation_results": [
+            {"evaluation_name": "Arabic", "metric_config": metric, "score_details": {"score": 0.9}},
+        ],
+    }
+    (tmp_path / "one.json").write_text(json.dumps(value))
+    (record,) = read_results([tmp_path / "one.json"], "eee")
+    assert (record.cell.task, record.facts.measured_by) == ("A board: Arabic", "A lab")
+    assert record.score is not None
+    assert (record.score.metric, record.score.value) == ("A board accuracy", 0.9)
+
+
+def test_version_0_2_is_read() -> None:
     (record,) = read_results([Path(__file__).parent / "fixtures" / "others" / "eee-0.2.json"], "eee")
     assert record.score is not None
     assert (record.score.low, record.score.high, record.score.n_test) == (0.0, 0.98, 3)

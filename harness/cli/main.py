@@ -247,7 +247,7 @@ def _export(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the records as a table, or as files that other tools read."""
+    """Write the records as a table, or for other tools."""
     from harness.cli.inspect import export_command
 
     export_command(file, store, form=form, instances=instances, overwrite=overwrite, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Read files of Every Eval Ever, of versions 0.1 to 0.3, as records."""
+"""Read files of Every Eval Ever, of versions 0.0 to 0.3, as records."""
 
 from __future__ import annotations
 
@@ -152,7 +152,9 @@ def _foreign(
     by = about.text("library_name") or "unknown"
     if by == "unknown" and about.text("source_name") in _METHODS:  # version 0.2 has no library
         by = about.text("source_name") or by
-    data = part(first, "source_data", place) if isinstance(first.get("source_data"), dict) else {}
+    data = part(first, "source_data", place)
+    if not data and isinstance(older := value.get("evaluation_source"), dict):  # version 0.0
+        data = {"dataset_name": older.get("evaluation_source_name")}
     scores = [_metric(result, f"{where}: evaluation_results[{number}]") for number, result in found]
     main, others = scores[0], _others(scores, where)
     if not main.n_test and isinstance(ids := data.get("sample_ids"), list):
@@ -241,7 +243,8 @@ def _metric_name(config: Mapping[str, Any], high: float | None, evaluation: Any)
     said = row.text("evaluation_description")
     if name is None:
         name = said if said is not None and len(said) <= _LONGEST_NAME else None
-    name = (name or row.text("metric_kind") or "score")[:200].removesuffix(f" on {evaluation}")
+    name = (name or row.text("metric_kind") or "score")[:200]
+    name = name.removesuffix(f" on {evaluation}").removesuffix(f" for task {evaluation}")
     plain = name.lower().replace(" ", "_")
     if plain in _IN_FRACTIONS:
         name = plain
