@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness.records.facts import Facts
+from harness.records.jsonl import write_jsonl
 from harness.records.record import Record
 from harness.store import pack
 from harness.store.importing import locate_results, read_results
@@ -80,6 +81,13 @@ def test_each_fixture_is_imported_once_and_marked_as_measured_by_others(
         assert Facts.from_json(json.loads(json.dumps(record.facts.to_json()))) == record.facts
 
 
+def test_every_imported_record_may_be_sent_on(tmp_path: Path) -> None:
+    records = [record for form, name, _ in ALL for record in read_results([OTHERS / name], form)]
+    write_jsonl(records, tmp_path / "r.jsonl")
+    back = read_results([tmp_path / "r.jsonl"])  # which checks every field, and that rows fit to scores
+    assert [record.to_json() for record in back] == [record.to_json() for record in records]
+
+
 @pytest.mark.parametrize("form", sorted({form for form, _, _ in ALL}))
 def test_a_damaged_file_leaves_nothing_in_the_store(tmp_path: Path, form: str) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
@@ -105,7 +113,7 @@ def test_no_format_takes_a_file_of_another(form: str, name: str, n: int) -> None
     path = OTHERS / name
     file = path if path.is_file() else min(path.rglob("*.json"))
     for other in {one for one, _, _ in ALL} - {form}:
-        with pytest.raises(UsageError, match=file.name):
+        with pytest.raises(UsageError, match=rf"{file.name}.*It looks like --format {form}\."):
             read_results([file], other)
     with pytest.raises(UsageError, match=f"looks like --format {form}"):
         read_results([file])

@@ -168,10 +168,14 @@ def _foreign(
     missing = {"costs": "not stated"}
     if shots is None:
         missing["n_train"] = "the number of examples or labels is not stated"
-    if not main.n_test:
-        missing["n_test"] = "not stated"
     is_unknown = _is_unknown(first, main.value)
     ok = math.isfinite(main.value) and not is_unknown
+    rows = read_instances(value, main.metric, main.value, path) if ok and found[0][0] == 0 else None
+    n_rows = 0 if rows is None else max(rows.lengths().values())
+    if n_rows and not main.n_test:
+        main = replace(main, n_test=n_rows)
+    if not main.n_test:
+        missing["n_test"] = "not stated"
     score = replace(main, others=others)
     return imported(
         cell=Cell(
@@ -202,7 +206,7 @@ def _foreign(
         is_evidence=shots is not None and not contaminated,
         has_seen_task=contaminated,
         attempt=attempt_at(when or _time(value.get("retrieved_timestamp"))),
-        predictions=read_instances(value, main.metric, main.value, path) if ok and found[0][0] == 0 else None,
+        predictions=rows if n_rows == main.n_test else None,
     )
 
 

@@ -296,7 +296,7 @@ def _with_tokens(record: Record, spec: Mapping[str, Any], usage: Mapping[str, An
 def _rows(log: InspectLog, main: _Metric, task: str, n_test: int) -> Predictions | None:
     """Return the scores of single rows; None if the log lacks them, or if their mean is not the metric."""
     values = _reduced(log, main.scorer) or _single(log, main.scorer)
-    if not values or (n_test and len(values) != n_test) or main.name not in ("accuracy", "mean"):
+    if not values or len(values) != n_test or main.name not in ("accuracy", "mean"):
         return None
     if not math.isclose(sum(values.values()) / len(values), main.value, abs_tol=1e-6):
         return None

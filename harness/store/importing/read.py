@@ -88,12 +88,11 @@ def _files(path: Path, form: str) -> list[Path]:
 def _read(
     path: Path, form: str, mapping: Mapping[str, str], scale: str | None, ignore: Sequence[str]
 ) -> Iterator[tuple[str, Record]]:
-    if form == "peft":
-        yield str(path), read_peft_result(path)
-    elif form == "mteb":
-        yield from read_mteb(path, ignore)
-    elif form in _OF_FOLDERS:
-        yield from _reader(form)(path)
+    if form in ("peft", *_OF_FOLDERS):
+        try:
+            yield from _read_others(path, form, ignore)
+        except UsageError as error:
+            raise UsageError(f"{error}{_hint(path, form)}") from None
     elif form == "table":
         yield from read_result_table(path, mapping, scale=scale, ignore=ignore)
     elif path.suffix.lower() in (".json", ".eval", ".gz"):
@@ -103,6 +102,15 @@ def _read(
             yield f"{path}, line {number}", record
     else:
         yield from read_result_table(path, EXPORT)
+
+
+def _read_others(path: Path, form: str, ignore: Sequence[str]) -> Iterator[tuple[str, Record]]:
+    if form == "peft":
+        yield str(path), read_peft_result(path)
+    elif form == "mteb":
+        yield from read_mteb(path, ignore)
+    else:
+        yield from _reader(form)(path)
 
 
 def _reader(form: str) -> Callable[[Path], Iterator[tuple[str, Record]]]:
@@ -118,11 +126,13 @@ def _reader(form: str) -> Callable[[Path], Iterator[tuple[str, Record]]]:
     return read
 
 
-def _hint(path: Path) -> str:
-    """Return which format a file of another tool seems to have, as a sentence; empty if it is unknown."""
+def _hint(path: Path, given: str | None = None) -> str:
+    """Return which format a file of another tool seems to have, as a sentence; empty if it is the given one."""
     from harness.store.importing.recognise import format_of
 
-    found = format_of(path)
+    found = format_of(path) if path.is_file() else given
+    if given is not None and found in (given, None):
+        return ""
     known = ", ".join(form for form in FORMATS if form not in ("harness", "table"))
     return f" It looks like --format {found}." if found else f" Name its format: --format {known}."
 
