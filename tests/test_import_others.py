@@ -395,6 +395,31 @@ def test_setfits_folders_say_model_data_size_and_seed() -> None:
     assert (german.metric, german.value, german.higher_is_better, german.highest) == ("mae", 1.182, False, None)
 
 
+@pytest.mark.parametrize(
+    ("folders", "text", "expected"),
+    [
+        ("adapet/albert-xxlarge-v2/sst5/train-8-0", {"measure": "acc", "score": 40.5}, ("adapet", "accuracy", 0.405)),
+        ("adapet/x/amazon_reviews_multi_de/train-8-0", {"measure": "mean_absolute_error", "score": 120.5}, None),
+        ("tfew/t03b/emotion/train-8-0", {"measure": "accuracy", "score": 50.0, "iqr": 4.0}, ("t-few", "accuracy", 0.5)),
+        ("m/SetFit/emotion/train-8-0", {"measure": "accuracy", "score": 50.0}, ("setfit", "accuracy", 0.5)),
+        ("m/emotion/zeroshot", {"measure": "accuracy", "score": 50.0}, ("setfit", "accuracy", 0.5)),
+    ],
+)
+def test_other_scripts_of_setfits_authors(tmp_path: Path, folders: str, text: Any, expected: Any) -> None:
+    path = tmp_path / folders / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(text))
+    (record,) = read_results([path], "setfit")
+    score = record.score
+    assert score is not None
+    if expected is None:
+        assert (score.metric, score.value, score.higher_is_better) == ("mae", 1.205, False)
+    else:
+        assert (record.cell.method, score.metric, score.value) == expected
+    assert record.cell.n_train == {"zeroshot": 0}.get(path.parent.name, 48 if record.cell.task == "emotion" else 40)
+    assert score.others == ({"iqr_over_seeds": 0.04} if "iqr" in text else {})
+
+
 def test_setfits_published_archives_are_read_without_unpacking(tmp_path: Path) -> None:
     folder = tmp_path / "transformers"
     folder.mkdir()

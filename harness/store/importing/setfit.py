@@ -50,7 +50,10 @@ _METHODS: Final = {
 }
 """Method, family and method of the harness, by the folder of the scripts that made a result."""
 
-_MEASURES: Final = {"matthews_correlation": "matthews", "mcc": "matthews"}
+_MEASURES: Final = {
+    **{"matthews_correlation": "matthews", "mcc": "matthews", "acc": "accuracy", "mean_absolute_error": "mae"},
+    "ap": "average_precision",
+}
 """Names here of measures that are defined in the same way."""
 
 _CLASSES: Final = {
@@ -163,6 +166,8 @@ def _place(name: str, where: str) -> _Place:
     is_zero = bool(folders) and folders[-1] == "zeroshot"
     rest = folders[:-1]
     languages = rest.pop() if rest and rest[-1] in _LANGUAGES else None
+    if len(rest) > 2 and rest[-2] == "SetFit":  # data sets given by their names on the Hub: SetFit/emotion
+        del rest[-2]
     if (split is None and not is_zero) or len(rest) < 2 or rest[-1] == "/" or rest[-2] == "/":
         raise UsageError(
             f"{where}: the folders name no model, data set and split; expected MODEL/DATASET/train-8-0/{_FILE}, as "
