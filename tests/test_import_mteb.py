@@ -106,7 +106,7 @@ def test_the_english_part_of_a_task_in_several_languages_is_taken(tmp_path: Path
         ({"entry": {"accuracy": 80.0}}, "accuracy is 80; expected a fraction"),
         ({"entry": {"accuracy": 0.7}}, "the mean of its 3 draws is 0.8. The file is damaged"),
         ({"entry": {"accuracy": None}}, "accuracy is missing"),
-        ({"scores": {"validation": [{"accuracy": 0.5, "scores_per_experiment": []}]}}, "no scores of the test split"),
+        ({"scores": {"other": [{"accuracy": 0.5, "scores_per_experiment": []}]}}, "there are no scores of the splits"),
         ({"scores": {"test": [{"ndcg_at_10": 0.5}]}}, "holds no result of MTEB's classification tasks"),
         ({"meta": {"name": ""}}, "name is missing"),
         ({"meta": {"n_parameters": "many"}}, "n_parameters is 'many'; expected a number"),
@@ -115,6 +115,14 @@ def test_the_english_part_of_a_task_in_several_languages_is_taken(tmp_path: Path
 def test_a_bad_result_file_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         read_results([results(tmp_path, **changes)], "mteb")
+
+
+def test_a_task_without_a_test_split_names_the_split_that_it_is_scored_on(tmp_path: Path) -> None:
+    entry = {"accuracy": 0.5, "scores_per_experiment": [], "hf_subset": "default"}
+    (record,) = read_results([results(tmp_path, scores={"validation": [entry]})], "mteb")
+    assert record.score is not None
+    assert record.score.value == 0.5
+    assert record.cell.data == "MTEB r1, split validation"
 
 
 def test_a_result_without_its_encoder_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_file_that_is_no_such_result_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be read as JSON"):
         read_results([tmp_path], "peft")
-    with pytest.raises(UsageError, match="expected one of harness, mteb, peft, table"):
+    with pytest.raises(UsageError, match="expected one of harness, eee, inspect, lm-eval, mteb, peft, setfit, table"):
         read_results([tmp_path], "csv")
 
 

@@ -14,7 +14,16 @@ from harness.cli.as_json import print_json
 from harness.cli.console import make_console, open_page, print_tables, say
 from harness.cli.options import names_a_run
 from harness.store import Store, pack
-from harness.support import UsageError, check_output, csv_starts_with, mask_store, plain, text
+from harness.support import (
+    UsageError,
+    check_output,
+    check_output_folder,
+    csv_starts_with,
+    mark_folder,
+    mask_store,
+    plain,
+    text,
+)
 
 
 def show_status(store: str, *, as_json: bool = False, **grid: Any) -> None:
@@ -66,8 +75,23 @@ def write_report_command(
         open_page(written.report, console)
 
 
-def export_command(file: Path, store: str, *, overwrite: bool = False, as_json: bool = False) -> None:
-    """Write one row per cell."""
+def export_command(
+    file: Path,
+    store: str,
+    *,
+    form: str = "table",
+    instances: bool = False,
+    overwrite: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Write one row per cell into a table, or one file per record in the format of Every Eval Ever."""
+    if form not in ("table", "eee"):
+        raise UsageError(f"Format '{form}' was given; expected table or eee.")
+    if form == "eee":
+        _export_eee(file, store, instances=instances, overwrite=overwrite, as_json=as_json)
+        return
+    if instances:
+        raise UsageError("--instances was given with a table; it applies only to --format eee.")
     from harness.analysis import check_export, export_records
 
     check_export(file, inputs=[store], overwrite=overwrite)
@@ -77,6 +101,23 @@ def export_command(file: Path, store: str, *, overwrite: bool = False, as_json: 
         print_json({"file": file, "n_rows": n_rows})
         return
     say(f"{text.counted(n_rows, 'row')} written to {file}.")
+
+
+def _export_eee(folder: Path, store: str, *, instances: bool, overwrite: bool, as_json: bool) -> None:
+    from harness.store import export_eee
+
+    check_output_folder(folder, ["data"], inputs=[store], overwrite=overwrite, option="The export")
+    with Store.open(store, read_only=True) as opened:
+        mark_folder(folder)
+        found = export_eee(opened.records(with_predictions=instances), folder, instances=instances)
+    if as_json:
+        print_json({"folder": folder, **found._asdict()})
+        return
+    left = (
+        f" {text.counted(found.n_without_score, 'record')} without a score left out." if found.n_without_score else ""
+    )
+    rows = f", {found.n_with_instances:,} of them with the answers to single rows" if instances else ""
+    say(f"{text.counted(found.n_files, 'file')} written to {folder / 'data'}{rows}.{left}")
 
 
 def import_command(

@@ -226,15 +226,31 @@ def _report(
 
 @app.command("export", rich_help_panel=KEEP)
 def _export(
-    file: Annotated[Path, typer.Argument(help="File to write; its name ends in .csv, .jsonl or .parquet.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="File to write, whose name ends in .csv, .jsonl or .parquet; a folder for --format eee.",
+        ),
+    ],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="table: one row per cell; eee: one file per record in the schema of Every Eval Ever.",
+            autocompletion=complete_words("table", "eee"),
+        ),
+    ] = "table",
+    instances: Annotated[
+        bool, typer.Option("--instances", help="For eee: the answers to single test rows too.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the records as a table, one row per cell."""
+    """Write the records as a table, or for other tools."""
     from harness.cli.inspect import export_command
 
-    export_command(file, store, overwrite=overwrite, as_json=as_json)
+    export_command(file, store, form=form, instances=instances, overwrite=overwrite, as_json=as_json)
 
 
 @app.command("import", rich_help_panel=KEEP)
@@ -244,9 +260,10 @@ def _import(
         str,
         typer.Option(
             "--format",
-            help="harness: what `export` writes; mteb: MTEB's results; peft: results of the PEFT library's method "
-            "comparison; table: any tidy table.",
-            autocompletion=complete_words("harness", "mteb", "peft", "table"),
+            help="harness: what `export` writes; eee: Every Eval Ever; inspect: logs of Inspect; lm-eval: results of "
+            "lm-evaluation-harness; mteb: MTEB's results; peft: results of the PEFT library's method comparison; "
+            "setfit: results of SetFit's scripts; table: any tidy table.",
+            autocompletion=complete_words("harness", "eee", "inspect", "lm-eval", "mteb", "peft", "setfit", "table"),
         ),
     ] = "harness",
     mapping: Annotated[

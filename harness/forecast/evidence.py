@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from harness.forecast.pooled import Lift
 from harness.forecast.texts import KnownTexts, TaskTexts
 from harness.metrics import IN_UNITS
-from harness.records import EncoderFacts, Facts, PublishedEncoder, PublishedResult, Record, encode, variants
+from harness.records import Facts, PublishedEncoder, PublishedResult, Record, encode, variants
 
 _Member = TypeVar("_Member")
 
@@ -147,8 +147,8 @@ def published_in(records: Iterable[Record]) -> tuple[PublishedEncoder, ...]:
     found: dict[str, PublishedEncoder] = {}
     for record in records:
         facts, name = record.facts, record.cell.backbone
-        if facts.measured_by is None or record.score is None or name is None:
-            continue
+        if facts.measured_by is None or facts.encoder is None or record.score is None or name is None:
+            continue  # results of other tools than MTEB are no probes of encoders
         result = PublishedResult(
             record.cell.task,
             record.score.value,
@@ -156,7 +156,7 @@ def published_in(records: Iterable[Record]) -> tuple[PublishedEncoder, ...]:
             facts.n_draws,
             facts.has_seen_task,
         )
-        known = found.setdefault(name, PublishedEncoder(name, facts.encoder or EncoderFacts()))
+        known = found.setdefault(name, PublishedEncoder(name, facts.encoder))
         found[name] = replace(known, results=(*known.results, result))
     return tuple(found.values())
 

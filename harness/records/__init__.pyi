@@ -57,6 +57,7 @@ from .upgrade import highest_of as highest_of
 from .upgrade import is_accelerator as is_accelerator
 from .upgrade import of_earlier as of_earlier
 from .upgrade import role_of as role_of
+from .validation import check_record as check_record
 from .workload import FORWARD as FORWARD
 from .workload import FORWARD_AND_BACKWARD as FORWARD_AND_BACKWARD
 from .workload import OF_MATRICES as OF_MATRICES

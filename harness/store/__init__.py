@@ -1,4 +1,4 @@
-"""Store records in SQLite or PostgreSQL with claims on running cells, and read, import and forget them."""
+"""Store records in SQLite or PostgreSQL with claims on running cells, and read, import, export and forget them."""
 
 import lazy_loader
 

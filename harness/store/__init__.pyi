@@ -1,5 +1,6 @@
 from .claims import RENEW_SECONDS as RENEW_SECONDS
 from .claims import Owner as Owner
+from .eee import export_eee as export_eee
 from .forgetting import Wanted as Wanted
 from .forgetting import find_records as find_records
 from .forgetting import forget_records as forget_records

@@ -50,10 +50,12 @@ class Packed:
     Attributes:
         rows: rows by the record's key, in the given order.
         n_repeated: number of exact repetitions among the records.
+        imported: keys of results of others, whose attempts state the times of runs.
     """
 
     rows: dict[RecordKey, tuple[ColumnValues, ColumnValues | None]]
     n_repeated: int = 0
+    imported: frozenset[RecordKey] = frozenset()
 
 
 def pack(located: Iterable[tuple[str, Record]]) -> Packed:
@@ -66,11 +68,14 @@ def pack(located: Iterable[tuple[str, Record]]) -> Packed:
     rows: dict[RecordKey, tuple[ColumnValues, ColumnValues | None]] = {}
     places: dict[RecordKey, str] = {}
     n_repeated = 0
+    imported: set[RecordKey] = set()
     for place, record in located:
         row, predictions = row_values(record)
         key = (row["id"], row["device"], row["attempt"])
         if key not in rows:
             rows[key], places[key] = (row, predictions), place
+            if record.facts.imported_from is not None:
+                imported.add(key)
         elif (rows[key][0]["payload"], rows[key][1]) == (row["payload"], predictions):
             n_repeated += 1
         else:
@@ -78,4 +83,4 @@ def pack(located: Iterable[tuple[str, Record]]) -> Packed:
                 f"{place} and {places[key]} hold different results of attempt {key[2]} of one cell "
                 f"({column_text(record.cell.label())} on '{key[1]}'). Remove one of them; nothing was imported."
             )
-    return Packed(rows, n_repeated)
+    return Packed(rows, n_repeated, frozenset(imported))

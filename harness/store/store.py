@@ -129,14 +129,24 @@ class Store:
     def add_new(self, packed: Packed) -> Added:
         """Commit the records of cells that are not in the store on their device, all or none.
 
+        Of results of others, further runs of a cell are added too: their attempts tell the runs apart.
+
         Raises:
             StoreError: the store cannot be written.
         """
         by_device: dict[str, list[str]] = {}
         for id_, device, _ in packed.rows:
             by_device.setdefault(device, []).append(id_)
-        known = {(id_, device) for device, ids in by_device.items() for id_ in self.statuses(ids, device)}
-        n_added = self._insert([row for key, row in packed.rows.items() if key[:2] not in known])
+        keys = [key for device, ids in by_device.items() for key in self._keys(ids, device, latest_only=False)]
+        attempts = {(key.id, key.device, key.attempt) for key in keys}
+        cells = {key[:2] for key in attempts}
+        n_added = self._insert(
+            [
+                row
+                for key, row in packed.rows.items()
+                if (key not in attempts if key in packed.imported else key[:2] not in cells)
+            ]
+        )
         return Added(n_added, len(packed.rows) - n_added, packed.n_repeated)
 
     def _insert(self, rows: Sequence[tuple[ColumnValues, ColumnValues | None]]) -> int:

@@ -22,7 +22,8 @@ FIRST = {
             "many-machines",
             "gpu-server",
         ),
-        *("large-models", "predict", "import-results", "add-a-method", "add-a-kind", "add-a-metric", "plug-ins"),
+        *("large-models", "predict", "import-results", "export-results"),
+        *("add-a-method", "add-a-kind", "add-a-metric", "plug-ins"),
     ),
     "explanation": (
         "protocol",

@@ -15,6 +15,7 @@ from harness.records import (
     CurvePoint,
     Facts,
     Forgetting,
+    Predictions,
     Provenance,
     Record,
     Score,
@@ -150,6 +151,13 @@ def imported(
     forgetting: Forgetting | None = None,
     missing: dict[str, str] | None = None,
     method_here: str | None = None,
+    measured_by: str | None = None,
+    is_evidence: bool = True,
+    has_seen_task: bool | None = None,
+    attempt: int = 1,
+    predictions: Predictions | None = None,
+    wall_seconds: float | None = None,
+    remarks: dict[str, str] | None = None,
 ) -> Record:
     """Return the record of an imported result.
 
@@ -175,6 +183,13 @@ def imported(
         forgetting: forgetting, as the other project measured it.
         missing: reasons for missing figures, by figure.
         method_here: method of the harness that the result is of; None where there is none.
+        measured_by: name of the source that published it, which keeps it out of advice on methods.
+        is_evidence: whether the score is evidence about methods.
+        has_seen_task: whether the model is known to be trained on the task's data; None is unknown.
+        attempt: number of the attempt; see `outside.attempt_at`.
+        predictions: scores of single rows.
+        wall_seconds: seconds of the whole run.
+        remarks: remarks for readers, by subject.
     """
     provenance = Provenance(
         harness=f"imported by {harness.__version__}",
@@ -186,11 +201,12 @@ def imported(
         python="unknown",
         platform=platform,
         started_at=started_at,
+        wall_seconds=wall_seconds,
         dataset=dataset or {},
     )
     return Record(
         suite="imported",
-        device=device if device.endswith(_MARK) else device + _MARK,
+        device=marked(device),
         kind=kind,
         family=family,
         cell=cell,
@@ -201,6 +217,8 @@ def imported(
         cost=cost or Cost(),
         curve=curve,
         error=error,
+        attempt=attempt,
+        predictions=predictions,
         facts=Facts(
             role=role_of(cell.to_json(), family),
             fit_length=fit_length_of(cell.config),
@@ -210,8 +228,17 @@ def imported(
             forgetting=forgetting,
             missing=missing or {},
             method_here=method_here,
+            measured_by=measured_by,
+            is_evidence=is_evidence,
+            has_seen_task=has_seen_task,
+            remarks=remarks or {},
         ),
     )
+
+
+def marked(device: str) -> str:
+    """Return a device's name with the mark of imported results."""
+    return device if device.endswith(_MARK) else device + _MARK
 
 
 def listed(numbers: Sequence[int], most: int = 6) -> str:

@@ -26,6 +26,7 @@ from harness.records import (
     pretraining_of,
 )
 from harness.store.importing.fields import ResultRow, imported, listed
+from harness.store.importing.mteb_old import IS_OLD, OLD_SD, described_data, modernised, named_by_folders
 from harness.support import UsageError
 
 MEASURED_BY: Final = "MTEB"
@@ -44,6 +45,9 @@ _COLUMNS: Final = (
     *("revision", "dataset_revision", "mteb_version", "f1", "n_experiments", "sd", "n_parameters", "embed_dim"),
     *("max_tokens", "memory_mb", "released", "licence", "open_weights", "instructions", "trained_on"),
 )
+_SPLITS: Final = ("test", "validation", "dev", "train")
+"""Splits on which MTEB scores tasks; the first that a file has is taken."""
+
 _YES_NO: Final = {"yes": True, "true": True, "no": False, "false": False}
 _LARGEST_SD: Final = 0.5
 """Largest standard deviation of numbers from 0 to 1 (of the whole population)."""
@@ -125,7 +129,7 @@ def _results(path: Path, ignore: Sequence[str]) -> Iterator[tuple[str, Published
         files = sorted(file for file in path.rglob("*.json") if file.name != META)
         n_found = 0
         for file in files:
-            value = _json(file)
+            value = modernised(_json(file))
             if _is_classification(value):
                 n_found += 1
                 yield from _of_file(file, value)
@@ -137,7 +141,7 @@ def _results(path: Path, ignore: Sequence[str]) -> Iterator[tuple[str, Published
         return
     if path.name == META:
         raise UsageError(f"{path} describes an encoder and holds no result. Name the files beside it, or the folder.")
-    value = _json(path)
+    value = modernised(_json(path))
     if not _is_classification(value):
         raise UsageError(
             f"{path} is no result of an MTEB classification task; expected task_name, and scores by split with "
@@ -160,31 +164,40 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _is_classification(value: Mapping[str, Any]) -> bool:
-    """Return whether a file holds accuracies; files of retrieval and other tasks do not."""
+    """Return whether a file holds accuracies of single labels; files of retrieval and other tasks do not."""
     scores = value.get("scores")
     splits = scores.values() if isinstance(scores, dict) else ()
     entries = [entry for split in splits if isinstance(split, list) for entry in split]
     return "task_name" in value and any(
-        isinstance(entry, dict) and {"accuracy", "scores_per_experiment"} <= entry.keys() for entry in entries
+        isinstance(entry, dict)
+        and "accuracy" in entry
+        and "lrap" not in entry  # of several labels a text
+        and ("scores_per_experiment" in entry or OLD_SD in entry)
+        for entry in entries
     )
 
 
 def _of_file(path: Path, value: Mapping[str, Any]) -> Iterator[tuple[str, PublishedEncoder, PublishedResult]]:
     """Yield the results of a file: the English texts, or all languages where there is no English."""
-    entries = value["scores"].get("test")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or not entries:
-        raise UsageError(f"{path}: there are no scores of the test split; it has {', '.join(value['scores'])}.")
+    splits = value["scores"]
+    split = next((name for name in _SPLITS if splits.get(name)), None)
+    entries = splits.get(split) if split else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{path}: there are no scores of the splits {', '.join(_SPLITS)}; it has {', '.join(splits)}.")
     english = [entry for entry in entries if entry.get("hf_subset") in ("default", "en")]
     meta_file = path.with_name(META)
-    if not meta_file.is_file():
+    named = named_by_folders(path, is_old=IS_OLD in value)
+    meta = _json(meta_file) if meta_file.is_file() else named
+    if meta is not None and meta.get("name") is None and named is not None:
+        meta = {**meta, **named}
+    if meta is None:
         raise UsageError(f"{path}: there is no {META} beside it, which names the encoder. Add it from the same source.")
-    meta = _json(meta_file)
     encoder = _encoder(ResultRow(_meta_fields(meta, meta_file), str(meta_file)))
     task = str(value["task_name"])
     trained_on = meta.get("training_datasets")
     for entry in english or entries:
         subset = entry.get("hf_subset")
-        draws = entry.get("scores_per_experiment")
+        draws = entry.get("scores_per_experiment", [])
         if not isinstance(draws, list) or not all(isinstance(draw, dict) for draw in draws):
             raise UsageError(f"{path}: scores_per_experiment is no list of draws.")
         each = [_share(ResultRow(draw, f"{path}, draw {i}"), "accuracy") for i, draw in enumerate(draws, 1)]
@@ -193,10 +206,10 @@ def _of_file(path: Path, value: Mapping[str, Any]) -> Iterator[tuple[str, Publis
                 "task": task if english else f"{task} ({subset})",
                 "accuracy": entry.get("accuracy"),
                 "f1": entry.get("f1"),
-                "sd": statistics.pstdev(each) if len(each) > 1 else None,
+                "sd": statistics.pstdev(each) if len(each) > 1 else entry.get(OLD_SD),
                 "n_experiments": len(each) or None,
-                "dataset_revision": value.get("dataset_revision"),
-                "mteb_version": value.get("mteb_version"),
+                "dataset_revision": described_data(value.get("dataset_revision"), split),
+                "mteb_version": entry.get("mteb_version") or value.get("mteb_version"),
                 "revision": meta.get("revision"),
                 "trained_on": None if not trained_on else "yes" if task in trained_on else "no",
             },

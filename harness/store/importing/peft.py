@@ -11,11 +11,12 @@ from typing import Any
 
 from harness.records import Budget, Cell, Cost, CurvePoint, Forgetting, Record, Score, highest_of
 from harness.store.importing.fields import imported
+from harness.store.importing.outside import attempt_at, seconds_of
 from harness.support import UsageError
 
 _SECONDS = (
-    "fit_seconds is the sum of the training steps' own seconds, since its train_time also holds evaluation; memory is "
-    "the accelerator's highest, what was there before included"
+    "memory is the accelerator's highest, what was there before included; fit_seconds is the sum of the own seconds "
+    "of the training steps, since its train_time also holds evaluation"
 )
 
 
@@ -77,7 +78,8 @@ _IMAGES = _Benchmark(
     n_test=None,
     protocol=(
         "PEFT's method comparison: a diffusion model fine-tuned on images of one subject, scored by the cosine "
-        f"similarity of DINOv2 embeddings to the test images; {_SECONDS}; drift as that comparison defines it"
+        f"similarity of DINOv2 embeddings to the test images; {_SECONDS}, and lacks the steps after the last one that "
+        "was timed; drift as that comparison defines it"
     ),
 )
 
@@ -152,7 +154,7 @@ def _record(value: dict[str, Any], of: _Benchmark, source: str) -> Record:
     system = meta["system_info"]
     return imported(
         cell=cell,
-        device=str(system["accelerator"]),
+        device=str(_either(system, "accelerator", "gpu")),
         kind=of.kind,
         family="full fine-tuning" if method == "full" else "auxiliary parameters",
         status="ok" if ok else "failed",
@@ -169,6 +171,7 @@ def _record(value: dict[str, Any], of: _Benchmark, source: str) -> Record:
         platform=f"{system['system']} {system['machine']}",
         dataset=_dataset(meta, config, of),
         method_here=_method_here(method, peft_config or {}, config),
+        attempt=attempt_at(seconds_of(str(run["created_at"]))),
         **_forgetting(score, str(run["created_at"])),
     )
 
@@ -241,18 +244,29 @@ def _score(steps: list[dict[str, Any]], of: _Benchmark, config: Mapping[str, Any
     return Score(of.metric, value, low, high, True, n_test, n_test, others, highest_of(of.metric))
 
 
+def _either(value: Mapping[str, Any], name: str, old: str) -> Any:
+    """Return a field by its present name, or by the one that it has in older files."""
+    return value[name if name in value or old not in value else old]
+
+
 def _cost(train: Mapping[str, Any]) -> Cost:
+    seconds = [float(step["train time"]) for step in train["metrics"] if "train time" in step]
     return Cost(
-        fit_seconds=sum(float(step["train time"]) for step in train["metrics"] if "train time" in step),
+        fit_seconds=sum(seconds) if seconds else None,
         train_tokens=next(
             (step["train total tokens"] for step in train["metrics"] if "train total tokens" in step), None
         ),
-        peak_device_bytes=int(train["accelerator_memory_max"]),
-        n_parameters=int(train["num_total_params"]),
-        n_trainable=int(train["num_trainable_params"]),
+        peak_device_bytes=int(_either(train, "accelerator_memory_max", "cuda_memory_max")),
+        n_parameters=_whole(train.get("num_total_params")),
+        n_trainable=_whole(train.get("num_trainable_params")),
         artifact_bytes=int(train["file_size"]),
         stopped_by="steps",
     )
+
+
+def _whole(value: Any) -> int | None:
+    """Return a count; None where an older file does not state it."""
+    return None if value is None else int(value)
 
 
 def _curve(steps: list[dict[str, Any]], of: _Benchmark) -> tuple[CurvePoint, ...]:
