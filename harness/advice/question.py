@@ -19,6 +19,7 @@ class Question:
     Attributes:
         kind: kind of task (`classification`, `text-pair`, ...).
         n_train: number of labelled examples.
+        majority: share of the most frequent class; it tells what guessing reaches.
         classes: number of classes.
         tokens: mean number of tokens of a text.
         longest: tokens of the longest training text; memory grows with it.
@@ -52,6 +53,7 @@ class Question:
     device: str | None = None
     task: str | None = None
     backbones: tuple[str, ...] | None = None
+    majority: float | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -94,4 +96,5 @@ class Question:
             longest_read=self.longest_to_predict,
             terms=self.terms,
             classes=self.classes,
+            majority=self.majority,
         )
