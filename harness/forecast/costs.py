@@ -26,6 +26,8 @@ SPREADS: Final = {
             Term("method", ("group",), 0.54),
             Term("method", ("group",), 0.025, "x"),
             Term("method", ("group",), 0.065, "z"),
+            Term("backbone", ("backbone",), 1.0),
+            Term("backbone", ("backbone", "group"), 0.15),
             Term("both", ("task", "group"), 0.075),
             Term("method", ("method",), 0.28),
             Term("method", ("method",), 0.13, "x"),
@@ -43,6 +45,8 @@ SPREADS: Final = {
             Term("method", ("group",), 0.38),
             Term("method", ("group",), 0.18, "x"),
             Term("method", ("group",), 0.05, "z"),
+            Term("backbone", ("backbone",), 0.7),
+            Term("backbone", ("backbone", "group"), 0.15),
             Term("both", ("task", "group"), 0.12),
             Term("method", ("method",), 0.01),
             Term("method", ("method",), 0.01, "x"),
@@ -60,6 +64,8 @@ SPREADS: Final = {
             Term("method", ("group",), 0.68),
             Term("method", ("group",), 0.18, "x"),
             Term("method", ("group",), 0.18, "z"),
+            Term("backbone", ("backbone",), 1.0),
+            Term("backbone", ("backbone", "group"), 0.15),
             Term("both", ("task", "group"), 0.07),
             Term("method", ("method",), 0.035),
             Term("method", ("method",), 0.01, "x"),
@@ -212,7 +218,7 @@ class CostModel:
             if there is None:
                 continue
             of_probe = math.log(probed.seconds) - math.log((probed.batch_size or 1) * probed.seq_len / 32)
-            ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], 256, float(probed.seq_len))))
+            ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], asked)))
         return median(ratios) if ratios else None
 
     def _on(self, asked: TaskTexts, device: str | None, name: str) -> dict[str, float]:
@@ -260,9 +266,14 @@ class _Fitted:
         own = (p.classes for points in self._known.values() for p in points if p.task == asked.task)
         texts = self._evidence.texts.filled(replace(asked, classes=asked.classes or next(own, None)))
         last = {method: points[-1] for method, points in self._known.items()}
-        means = self._model.means([_where(point, texts, self._name) for point in last.values()])
+        # What uses no labels reads none, however many there are.
+        read = {
+            method: texts if any(point.n_train for point in self._known[method]) else replace(texts, n_train=0)
+            for method in last
+        }
+        means = self._model.means([_where(point, read[method], self._name) for method, point in last.items()])
         found = {
-            method: math.exp(float(mean) + _log_work(point, texts, self._name))
+            method: math.exp(float(mean) + _log_work(point, read[method], self._name))
             for (method, point), mean in zip(last.items(), means, strict=True)
         }
         for method, points in self._known.items():
@@ -306,13 +317,13 @@ def _where(point: Point, texts: TaskTexts, name: str) -> Where:
     if name == "memory":
         longest = longest_read(point, texts)
         z = math.log2(longest / 64) if longest else 0.0
-    return Where(x, z, texts.task, point.method, point.like)
+    return Where(x, z, texts.task, point.on or point.method, point.like, backbone=point.backbone)
 
 
 def _log_work(point: Point, texts: TaskTexts, name: str, coefficients: float | None = None) -> float:
     """Return the logarithm of the work that a cost is proportional to: texts read, bytes held or tokens predicted."""
     if name == "seconds":
-        return log_work(point, texts.n_train, texts.tokens)
+        return log_work(point, texts)
     if name == "memory":
         return log_bytes(point, texts, coefficients)
     return math.log((texts.tokens or 32.0) / 32) if point.backbone is not None else 0.0

@@ -21,8 +21,9 @@ SCORE_SPREADS: Final = Spreads(
         Term("whole", (), 0.5, "x"),
         Term("whole", (), 0.15, "z"),
         Term("whole", (), 0.12, "curve"),
-        Term("task", ("task",), 0.7),
+        Term("task", ("task",), 0.65),
         Term("task", ("task",), 0.22, "x"),
+        Term("task", ("task",), 0.12, "z"),
         Term("method", ("group",), 0.25),
         Term("method", ("group",), 0.13, "x"),
         Term("method", ("group",), 0.07, "z"),
@@ -38,17 +39,14 @@ SCORE_SPREADS: Final = Spreads(
     ),
     noise=0.05,
 )
-"""Spreads of logits before any evidence. x is 1 for eight times the labels a class, z the doublings of classes above two.
+"""Spreads of logits before any evidence; x is 1 for eight times the labels a class, z the doublings of classes above 2.
 
-They are the most likely ones of the reference results (docs/explanation/advice.md), rounded; the evidence at hand scales
-them. The spread of lone methods is set by hand: who measures a method on one task chose it for that task.
+They are the most likely ones of the reference results (docs/explanation/advice.md), rounded; the evidence at hand
+scales them. The spread of lone methods is set by hand: who measures a method on one task chose it for that task.
 """
 
 
 _LEVEL_80: Final = 1.281552
-
-IMBALANCE: Final = 0.8
-"""Rise of logits for each logit by which the most frequent class is more frequent than one of equal classes."""
 
 _LIKE_NO_LABELS: Final = 4.0
 """Labels a class that methods without labels count as: the words of the classes are worth some."""
@@ -80,13 +78,6 @@ def z_of(classes: float | None) -> float:
 
 def _mean_lift(lift: Lift | None) -> float:
     return 0.0 if lift is None else lift.mean
-
-
-def _imbalance(majority: float | None, classes: float | None) -> float:
-    """Return the rise of a task's logits by its most frequent class; 0 where its share is not known."""
-    if majority is None or not classes or not 1 / classes < majority < 1:
-        return 0.0
-    return IMBALANCE * (math.log(majority / (1 - majority)) + math.log(classes - 1))
 
 
 def _typical_seed_variance(points: Iterable[Point], scale: Scale, x: float) -> float | None:
@@ -137,7 +128,7 @@ class Curves:
                 self._where(point, x_of(point.n_train, point.classes), z_of(point.classes), point.task)
                 for point in points
             ]
-            values = np.array([self.scale.there(p.score) - _mean_lift(p.lift) - self._of_classes(p) for p in points])
+            values = np.array([self.scale.there(p.score) - _mean_lift(p.lift) for p in points])
             variances = np.array([self.scale.variance(point) for point in points])
             self.spreads = adapted(where, values, variances, SCORE_SPREADS)
             self._model = Pooled(where, values, variances, self.spreads)
@@ -145,9 +136,6 @@ class Curves:
     def _where(self, point: Point, x: float, z: float, task: str | None) -> Where:
         name = point.on or point.method
         return Where(x, z, task, name, point.group, point.lift, is_lone=name in self._lone)
-
-    def _of_classes(self, point: Point) -> float:
-        return _imbalance(point.majority, point.classes) if self._is_accuracy else 0.0
 
     def predict(self, where: Sequence[Where]) -> tuple[Doubles, Doubles]:
         """Return mean, shape (m,), and covariance, shape (m, m), of scores on the scale."""
@@ -162,7 +150,7 @@ class Curves:
         """
         if self._model is None:
             return self.predict([])
-        classes, rise = self._about(asked)
+        classes = self._classes(asked)
         z, x_asked = z_of(classes), x_of(asked.n_train, classes)
         options: list[list[Where]] = []
         for method, own in self.by_method.items():
@@ -173,7 +161,7 @@ class Curves:
         means = iter(self._model.means([where for of_one in options for where in of_one]).tolist())
         best = [max(((next(means), where) for where in of_one), key=lambda pair: pair[0])[1] for of_one in options]
         mean, covariance = self._model.predict(best)
-        mean = mean + rise + np.array([_mean_lift(where.lift) for where in best])
+        mean = mean + np.array([_mean_lift(where.lift) for where in best])
         typical = _typical_seed_variance(self._points, self.scale, x_asked)
         for i, (method, own) in enumerate(self.by_method.items()):
             cell = None if method in self.carried else measured_of(asked, own)
@@ -189,39 +177,46 @@ class Curves:
 
         Args:
             asked: the task.
-            mean, covariance: what is expected of the methods (`expected`), all of them or some.
+            mean: expected scores on the scale (`expected`), shape (m,).
+            covariance: their covariance, shape (m, m).
         """
-        freedom = len(self._tasks) - 1 + _FURTHER_FREEDOM
-        variance = np.maximum(np.diag(covariance), 0.0)
-        quantile = float(scipy.special.stdtrit(freedom, 0.9))
-        if asked.task not in self._tasks:
-            classes, _ = self._about(asked)
-            of_seeds = _typical_seed_variance(self._points, self.scale, x_of(asked.n_train, classes)) or 0.0
+        variance, quantile = np.maximum(np.diag(covariance), 0.0), _LEVEL_80
+        is_new = asked.task not in self._tasks
+        if is_new:
+            quantile = float(scipy.special.stdtrit(len(self._tasks) - 1 + _FURTHER_FREEDOM, 0.9))
+            x = x_of(asked.n_train, self._classes(asked))
+            of_seeds = _typical_seed_variance(self._points, self.scale, x) or 0.0
             variance = variance + self.spreads.noise**2 + of_seeds
-        else:
-            quantile = _LEVEL_80
         half = quantile * np.sqrt(variance)
         chance = self.chance(asked)
         found = []
         for centre, width in zip(mean.tolist(), half.tolist(), strict=True):
-            low, score, high = sorted(self.scale.back(value) for value in (centre - width, centre, centre + width))
-            found.append((max(score, chance), max(low, chance), max(high, chance)))
+            ends = [max(self.scale.back(value), chance) for value in (centre - width, centre, centre + width)]
+            if is_new and self._is_accuracy:
+                ends = [_with_majority(share, chance, asked) for share in ends]
+            low, score, high = sorted(ends)
+            found.append((score, low, high))
         return found
 
     def chance(self, asked: TaskTexts) -> float:
         """Return the accuracy of guessing among equal classes; the lower end, 0, for other metrics."""
-        classes, _ = self._about(asked)
+        classes = self._classes(asked)
         return 1 / classes if self._is_accuracy and classes and self.scale.higher_is_better else 0.0
 
-    def _about(self, asked: TaskTexts) -> tuple[float | None, float]:
-        """Return the classes of a task, and the rise of its logits by its most frequent class.
-
-        Classes that are not known are those of the task's points, else the usual number of the tasks with points.
-        """
+    def _classes(self, asked: TaskTexts) -> float | None:
+        """Return the classes of a task: those asked for, else its points', else the usual number of tasks."""
         known = self._tasks.get(asked.task or "")
-        classes: float | None = asked.classes or (None if known is None else known.classes)
-        majority = asked.majority if asked.majority is not None or known is None else known.majority
-        if classes is None:
-            every = [math.log(point.classes) for point in self._tasks.values() if point.classes]
-            classes = min(math.exp(sum(every) / len(every)), max(asked.n_train, 2)) if every else None
-        return classes, _imbalance(majority, classes) if self._is_accuracy else 0.0
+        if asked.classes is not None or (known is not None and known.classes is not None):
+            return asked.classes or (None if known is None else known.classes)
+        every = [math.log(point.classes) for point in self._tasks.values() if point.classes]
+        return min(math.exp(sum(every) / len(every)), max(asked.n_train, 2)) if every else None
+
+
+def _with_majority(share: float, chance: float, asked: TaskTexts) -> float:
+    """Return the accuracy on two unequal classes that stands for an accuracy on equal ones.
+
+    It is as far from what guessing reaches to 1. With more classes, the share of the most frequent one says little.
+    """
+    if asked.majority is None or asked.classes != 2 or asked.majority <= chance:
+        return share
+    return asked.majority + (1 - asked.majority) * (share - chance) / (1 - chance)
