@@ -203,7 +203,7 @@ def _of_lifts(a: Sequence[Where], b: Sequence[Where]) -> Doubles:
     return np.asarray(covariance)
 
 
-_PRIOR_SPREAD: Final = 0.5
+_PRIOR_SPREAD: Final = 0.8
 """Prior standard deviation of the logarithm of a factor of spreads."""
 
 _MOST_FITTED: Final = 320
