@@ -36,8 +36,8 @@ and five more in float64 are 200; cells of the reference results with many have 
 def log_work(point: Point, texts: TaskTexts) -> float:
     """Return the logarithm of the work of a fit, up to a factor of its method.
 
-    With a backbone it is the texts that the fit reads, times their tokens / 32. Steps are no straight line in the number
-    of labels: small fits have a least number of them. The method's settings give the number. Passes per text and
+    With a backbone it is the texts that the fit reads, times their tokens / 32. Steps are no straight line in the
+    number of labels: small fits have a least number of them. The method's settings give the number. Passes per text and
     seconds of a unit of work are fitted for each method.
 
     Without a backbone it is the entries of the matrix of words, times classes, beside a constant part.
