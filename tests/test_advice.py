@@ -194,7 +194,7 @@ def test_a_file_says_how_many_labels_there_are(tmp_path):
     tokens = pytest.approx(2 + 1.35 * 4)
     found = describe_texts(path, "text", "label")
     terms = TfidfVectorizer(ngram_range=(1, 2)).fit([f"some words number {i}" for i in range(20)]).vocabulary_
-    shape = {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens, "terms": len(terms)}
+    shape = {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens, "terms": len(terms), "majority": 0.5}
     assert found == {"kind": "classification", **shape}
     path.write_text("text,label\n" + "".join(f"{'word ' * (i + 1) * 10},{'ab'[i % 2]}\n" for i in range(20)))
     assert describe_texts(path, "text", "label")["longest"] == 128.0  # longer texts are cut there

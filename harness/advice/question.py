@@ -82,6 +82,8 @@ class Question:
                 raise UsageError(
                     f"{name} is {value:g}; expected a number above 0. Leave it out where there is no limit."
                 )
+        if self.majority is not None and not 0 < self.majority <= 1:
+            raise UsageError(f"majority is {self.majority:g}; expected a share above 0 and at most 1.")
         if self.min_score is not None and not self.min_score > 0:
             raise UsageError(f"min_score is {self.min_score:g}; expected a score above 0.")
 
