@@ -92,7 +92,8 @@ def _is_blind(point: Point, texts: TaskTexts) -> bool:
     facts = point.facts
     if facts.n_terms is None or not facts.counts_words or texts.terms is None or texts.n_train < _FEWEST_WORDS:
         return False
-    return abs(texts.terms / texts.n_train - 1) <= _ONE_EACH
+    # A word that all texts share makes a pair with each: two terms a text.
+    return any(abs(texts.terms / texts.n_train - each) <= _ONE_EACH for each in (1, 2))
 
 
 def _typical_seed_variance(points: Iterable[Point], scale: Scale, x: float) -> float | None:
