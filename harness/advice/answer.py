@@ -23,7 +23,6 @@ from harness.support import text
 if TYPE_CHECKING:
     import pandas as pd
 
-_LEVEL_80: Final = 1.281552
 _LEVEL_95: Final = 1.959964
 
 _MORE_LABELS: Final = 4
@@ -197,26 +196,25 @@ class _Answering:
         ]
         methods = list(self._curves.by_method.items())
         mean, covariance = mean[kept], covariance[np.ix_(kept, kept)]
+        ranges = self._curves.ranges(question.texts, mean, covariance)
         for i, (method, own) in enumerate(methods[k] for k in kept):
             backbone = None if self._several is None else self._several.backbones[method]
             flag = flagged_default(own[0].name, own[0].config, backbone or own[0].backbone)
-            spread = math.sqrt(max(float(covariance[i, i]), 0.0))
-            ends = sorted(self.scale.back(float(mean[i]) + sign * _LEVEL_80 * spread) for sign in (-1, 1))
+            score, low, high = ranges[i]
             costs = {
                 "train_seconds": expected.seconds.get(method),
                 "peak_memory_bytes": expected.memory.get(method),
                 "predict_milliseconds": _milliseconds(expected.predict.get(method)),
                 "trainable_parameters": expected.trainable.get(method),
             }
-            score = self.scale.back(float(mean[i]))
             why_not = _why_not(question, costs, score, self.scale)
             found.append(
                 AdvisedMethod(
                     method=method,
                     family=own[0].family,
                     score=score,
-                    low=ends[0],
-                    high=ends[1],
+                    low=low,
+                    high=high,
                     **costs,
                     stored_bytes=expected.stored.get(method),
                     fits=not why_not,

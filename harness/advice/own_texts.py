@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -83,6 +84,9 @@ def question_about(
     if "tokens" in given:  # the question is not about the lengths in the file
         told.pop("longest", None)
     told |= given
+    for name in ("tokens", "longest", "longest_to_predict"):  # longer texts are cut there, as tasks cut them
+        if isinstance(told.get(name), int | float):
+            told[name] = min(told[name], _cut())
     if "n_train" not in told:
         raise UsageError("How many labelled examples are there? Give --n-train NUMBER, or --data FILE.")
     return Question(**told, train_seconds=train_seconds)
@@ -104,25 +108,30 @@ def describe_texts(
     labels = label_columns(files, columns, label)
     rows = file_rows(files, "train", [*columns, *labels])
     kind = kind or guess_kind(rows.columns, columns, labels, label_separator).kind
-    classes = None
+    of_labels: dict[str, Any] = {}
     if kind == kind_of_table(columns):
         table = read_table(files, columns, column_name("label", labels[0]), known=rows).train
-        texts, classes = table.texts, len(set(table.labels))
+        counted = Counter(table.labels)
+        texts, of_labels = table.texts, {"classes": len(counted), "majority": max(counted.values()) / counted.total()}
     else:
         every = zip(*(rows.columns[name] for name in columns), strict=True)
         texts = [BETWEEN.join(map(_whole, row)) for row in every if not any(map(is_missing, row))]
         if not texts:
             raise DataError(f"{rows.origin.name}: no row has a text.")
-    cut = float(TaskSpec.model_fields["max_length"].default)
-    tokens = [min(about_tokens(one), cut) for one in texts]
+    tokens = [min(about_tokens(one), _cut()) for one in texts]
     return {
         "kind": kind,
         "n_train": len(tokens),
         "tokens": sum(tokens) / len(tokens),
         "longest": max(tokens),
         "terms": float(_count_terms(texts)),
-        **({} if classes is None else {"classes": classes}),
+        **of_labels,
     }
+
+
+def _cut() -> float:
+    """Return the tokens at which tasks cut texts by default."""
+    return float(TaskSpec.model_fields["max_length"].default)
 
 
 def _whole(value: Any) -> str:

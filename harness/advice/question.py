@@ -19,6 +19,7 @@ class Question:
     Attributes:
         kind: kind of task (`classification`, `text-pair`, ...).
         n_train: number of labelled examples.
+        majority: share of the most frequent class; it tells what guessing reaches.
         classes: number of classes.
         tokens: mean number of tokens of a text.
         longest: tokens of the longest training text; memory grows with it.
@@ -52,6 +53,7 @@ class Question:
     device: str | None = None
     task: str | None = None
     backbones: tuple[str, ...] | None = None
+    majority: float | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -80,6 +82,8 @@ class Question:
                 raise UsageError(
                     f"{name} is {value:g}; expected a number above 0. Leave it out where there is no limit."
                 )
+        if self.majority is not None and not 0 < self.majority <= 1:
+            raise UsageError(f"majority is {self.majority:g}; expected a share above 0 and at most 1.")
         if self.min_score is not None and not self.min_score > 0:
             raise UsageError(f"min_score is {self.min_score:g}; expected a score above 0.")
 
@@ -94,4 +98,5 @@ class Question:
             longest_read=self.longest_to_predict,
             terms=self.terms,
             classes=self.classes,
+            majority=self.majority,
         )
