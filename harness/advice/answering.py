@@ -1,0 +1,156 @@
+"""Answers to questions of different sizes and limits from the same points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from harness.advice.choices import LEVEL_95, AdvisedMethod, Beliefs
+from harness.advice.limits import reasons, violated
+from harness.advice.on_backbones import OnBackbones
+from harness.advice.question import Question
+from harness.forecast import CostModel, Curves, Point, measured_of
+from harness.records import flagged_default, prompts_model
+
+_ACCURACY: Final = "accuracy"
+"""Metric whose value by chance follows from the number of classes."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Methods and what is believed of them.
+
+    Attributes:
+        choices: methods, in no order.
+        over: what each needs of the limits that it exceeds, by label.
+        beliefs: expected scores.
+        notes: sentences on costs.
+    """
+
+    choices: tuple[AdvisedMethod, ...]
+    over: Mapping[str, Mapping[str, float]]
+    beliefs: Beliefs
+    notes: tuple[str, ...]
+
+
+class Answering:
+    """Answers questions of different sizes and limits from the same points.
+
+    Args:
+        points: points that count.
+        costs: their costs.
+        device: device of the costs.
+        several: methods on each backbone, where there are several.
+    """
+
+    def __init__(
+        self, points: list[Point], costs: CostModel, device: str | None, several: OnBackbones | None = None
+    ) -> None:
+        self._device = device
+        self._curves = Curves(points) if several is None else Curves(points, several.carried)
+        self._several = several
+        self._costs = costs
+        self._classes = {point.task: point.classes for point in points if point.classes}
+        self._metric = points[0].metric
+        self.scale = self._curves.scale
+        self.points: Mapping[str, Sequence[Point]] = self._curves.by_method
+
+    def beliefs(self, question: Question) -> Beliefs:
+        """Return the expected scores of the methods that can be used with so many labels."""
+        mean, covariance = self._curves.expected(question.texts)
+        names = list(self.points)
+        kept = [i for i, name in enumerate(names) if self._is_able(question, name)]
+        measured = frozenset(name for name in names if self._basis(question, name) == "measured")
+        at = np.ix_(kept, kept)
+        methods = tuple(names[i] for i in kept)
+        return Beliefs(methods, mean[kept], covariance[at], self.scale, self._chance(question), measured)
+
+    def _is_able(self, question: Question, method: str) -> bool:
+        """Return whether a method is asked for, and can learn from so many labels."""
+        wanted = self._several is None or method in self._several.wanted
+        return wanted and (question.n_train > 0 or not self._labels(question, method, least=1))
+
+    def _labels(self, question: Question, method: str, least: int = 0) -> int:
+        needs = any(point.n_train for point in self.points[method])
+        return max(int(question.n_train), least) if needs else 0
+
+    def _chance(self, question: Question) -> float | None:
+        classes = question.classes or self._classes.get(question.task or "")
+        if self._metric != _ACCURACY:
+            return None
+        shares = [share for share in (question.majority, None if classes is None else 1 / classes) if share]
+        return max(shares, default=None)
+
+    def _basis(self, question: Question, method: str) -> str:
+        own = self.points[method]
+        if method in self._curves.carried:
+            return "carried over"
+        if measured_of(question.texts, own) is not None:
+            return "measured"
+        sizes = {point.n_train for point in own}
+        if sizes == {0} or min(sizes) <= question.n_train <= max(sizes):
+            return "interpolated"
+        return "seen at one size" if len(sizes) == 1 else "extrapolated"
+
+    def find(self, question: Question) -> Found:
+        """Return all methods that can be used with so many labels, with what they exceed."""
+        beliefs = self.beliefs(question)
+        expected = self._costs.expected(question.texts)
+        found, over, wanted = [], {}, question.min_score
+        for method in beliefs.methods:
+            own = self.points[method]
+            backbone = None if self._several is None else self._several.backbones[method]
+            flag = flagged_default(own[0].name, own[0].config, backbone or own[0].backbone)
+            score, (low, high) = beliefs.score(method), beliefs.ends(method)
+            predict = expected.predict.get(method)
+            costs = {
+                "train_seconds": expected.seconds.get(method),
+                "peak_memory_bytes": expected.memory.get(method),
+                "predict_milliseconds": None if predict is None else 1000 * predict,
+                "trainable_parameters": expected.trainable.get(method),
+            }
+            over[method], unknown = violated(question, costs, score, higher_is_better=self.scale.higher_is_better)
+            why_not = reasons(over[method], unknown)
+            if costs["train_seconds"] is None and "train_seconds" not in unknown:
+                unknown = ("train_seconds", *unknown)
+            found.append(
+                AdvisedMethod(
+                    method=method,
+                    family=own[0].family,
+                    score=score,
+                    low=low,
+                    high=high,
+                    **costs,
+                    stored_bytes=expected.stored.get(method),
+                    fits=not why_not,
+                    why_not=why_not,
+                    is_tied=False,
+                    basis=self._basis(question, method),
+                    n_records=sum(point.n_records for point in own),
+                    n_tasks=len({point.task for point in own}),
+                    backbone=backbone,
+                    default_points_behind=None if flag is None else flag.points,
+                    default_better=None if flag is None else flag.does_better,
+                    unknown=unknown,
+                    labels=self._labels(question, method),
+                    role=own[0].facts.role,
+                    is_prompted=prompts_model(own[0].facts.role, own[0].name),
+                    chance_to_reach=None if wanted is None else beliefs.reaches(method, wanted),
+                    is_timed_elsewhere=not any(self._device in point.seconds for point in own),
+                )
+            )
+        return Found(_with_ties(found, beliefs), over, beliefs, expected.notes)
+
+
+def _with_ties(choices: Sequence[AdvisedMethod], beliefs: Beliefs) -> tuple[AdvisedMethod, ...]:
+    """Return the choices, those marked that fit and cannot be told from the best that fits."""
+    fitting = [choice for choice in choices if choice.fits]
+    if not fitting:
+        return tuple(choices)
+    top = max(fitting, key=lambda one: beliefs.of(one.method)[0]).method
+    behind = {one.method: beliefs.of(top)[0] - beliefs.of(one.method)[0] for one in choices}
+    tied = {method for method, gap in behind.items() if gap <= LEVEL_95 * beliefs.spread(top, method)}
+    return tuple(replace(one, is_tied=one.fits and one.method in tied) for one in choices)

@@ -1,0 +1,205 @@
+"""An answer in words: a heading, what each tier buys, and what stands beside the tiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Final
+
+from harness.advice.choices import Gain
+from harness.advice.limits import CALLED, SHOWN, all_limits
+from harness.advice.relevant import NOT_FOR_WORDS
+from harness.support import text
+
+if TYPE_CHECKING:
+    from harness.advice.answer import Advice
+    from harness.advice.choices import AdvisedMethod
+
+_MOST_NAMED: Final = 3
+"""Most methods that a sentence names."""
+
+FROZEN: Final = "frozen features"
+
+
+def heading(answer: Advice) -> str:
+    """Return what the tiers are about: metric, labels and limits."""
+    question = answer.question
+    limits = [SHOWN[name](limit) for name, limit in all_limits(question).items() if name != "min_score"]
+    within = f", at most {' and '.join(filter(None, (', '.join(limits[:-1]), limits[-1])))}" if limits else ""
+    labels = text.counted(int(question.n_train), "label") if question.n_train else "no labels"
+    if question.min_score is not None and answer.best is None and answer.tiers:
+        within += f" ({text.score(question.min_score)} is out of reach)"
+    elif question.min_score is not None:
+        within += f", methods expected to reach {text.score(question.min_score)}"
+    return f"Expected {answer.metric} with {labels}{within}"
+
+
+def tier_rows(answer: Advice) -> list[list[str]]:
+    """Return the names of the columns and one row for each tier, as texts."""
+    has_labels = len({answer.choice(tier.method).labels for tier in answer.tiers}) > 1
+    names = ["", "method", f"{answer.metric} (80 %)", "train", "memory", "trained", "a text"]
+    rows = [[*names, *(["labels"] if has_labels else []), *([_cost_name(answer)] if _shows_cost(answer) else []), "tasks"]]
+    for tier in answer.tiers:
+        own = answer.choice(tier.method)
+        milliseconds = None if own.predict_milliseconds is None else own.predict_milliseconds / 1000
+        row = [
+            tier.name,
+            own.method + ("" if own.default_better is None else " §"),
+            f"{text.score(own.score)} ({text.interval(own.low, own.high)})",
+            text.seconds(own.train_seconds),
+            text.memory(own.peak_memory_bytes),
+            text.number(own.trainable_parameters),
+            "<0.1 ms" if milliseconds is not None and milliseconds < 1e-4 else text.milliseconds(milliseconds),
+        ]
+        if has_labels:
+            row.append(f"{own.labels:,}")
+        if _shows_cost(answer):
+            row.append(text.price(tier.cost) if answer.cost_unit == "money" else text.seconds(tier.cost))
+        rows.append([*row, str(own.n_tasks)])
+    return rows
+
+
+def _shows_cost(answer: Advice) -> bool:
+    return answer.cost_unit != "training seconds" and any(tier.cost is not None for tier in answer.tiers)
+
+
+def _cost_name(answer: Advice) -> str:
+    return "total price" if answer.cost_unit == "money" else "total"
+
+
+def bought(answer: Advice) -> list[str]:
+    """Return a sentence for each tier after the first: what it buys over the tier before it."""
+    found = []
+    for before, tier in zip(answer.tiers, answer.tiers[1:], strict=False):
+        if tier.gain is None:
+            continue
+        extra = ""
+        if tier.extra_seconds is not None:
+            extra = f", for {text.seconds(abs(tier.extra_seconds))} {'more' if tier.extra_seconds >= 0 else 'less'}"
+        gain = _gain(tier.gain, in_points=answer.highest == 1)
+        found.append(f"{before.method} → {tier.method}: {gain}, better with {_share(tier.gain.probability)}{extra}.")
+    return found
+
+
+def _gain(gain: Gain, *, in_points: bool) -> str:
+    factor, digits = (100, 1) if in_points else (1, 3)
+    unit = " points" if in_points else ""
+    middle, low, high = (f"{factor * value:+.{digits}f}" for value in (gain.expected, gain.low, gain.high))
+    return f"{middle}{unit} (80 %: {low} to {high})"
+
+
+def _share(share: float) -> str:
+    """Return a probability in words."""
+    return "a probability " + ("below 1 %" if share < 0.01 else "above 99 %" if share > 0.99 else f"of {100 * share:.0f} %")
+
+
+def beside(answer: Advice) -> list[str]:
+    """Return sentences on methods that fit and are no tiers: the probe, methods on few tasks, and unknown costs."""
+    in_tiers = {tier.method for tier in answer.tiers}
+    best, wanted = answer.best, answer.question.min_score
+    reached = []
+    if best is not None and wanted is not None and best.chance_to_reach is not None:
+        reached.append(f"{best.method} reaches {text.score(wanted)} with {_share(best.chance_to_reach)}.")
+    others = [one for one in answer.choices if one.fits and one.method not in in_tiers]
+    found = reached
+    probes = [one for one in answer.choices if one.fits and one.role == FROZEN]
+    if probes and not any(one.method in in_tiers for one in probes):
+        probe = min(probes, key=lambda one: (one.has_few_tasks, answer.choices.index(one)))
+        seconds = "" if probe.train_seconds is None else f" for {text.seconds(probe.train_seconds)} of training"
+        found.append(f"On frozen features, {probe.method} is expected to reach {text.score(probe.score)}{seconds}.")
+    if others:
+        n_few = sum(one.has_few_tasks for one in others)
+        few = f" ({n_few} measured on 1 or 2 tasks only)" if n_few else ""
+        verb = "fits, and is" if len(others) == 1 else "fit; none is"
+        it = "not expected" if len(others) == 1 else "expected"
+        found.append(f"{text.counted(len(others), 'other method')}{few} {verb} {it} to buy more for its price (`--all`).")
+    return found + unknown_costs(answer)
+
+
+def unknown_costs(answer: Advice) -> list[str]:
+    """Return sentences on methods with unknown costs, and the commands that measure these."""
+    found = []
+    carried = [one for one in answer.not_known if one.basis == "carried over"]
+    timed = [one for one in answer.not_known if one.basis != "carried over"]
+    for choices in (timed, carried):
+        if not choices:
+            continue
+        costs = sorted({CALLED[name] for one in choices for name in one.unknown})
+        best = sorted(choices, key=lambda one: -one.score if answer.highest else one.score)
+        named = ", ".join(f"{one.method} ({text.score(one.score)})" for one in best[:_MOST_NAMED])
+        more = f" and {len(best) - _MOST_NAMED} more" if len(best) > _MOST_NAMED else ""
+        found.append(f"Cost not known ({', '.join(costs)}): {named}{more}. {_command(answer, best, costs)}")
+    return found
+
+
+def _command(answer: Advice, choices: Sequence[AdvisedMethod], costs: Sequence[str]) -> str:
+    """Return the command that tells the costs of the first methods."""
+    first = choices[0]
+    methods = ",".join(dict.fromkeys(one.method.partition(" on ")[0] for one in choices[:_MOST_NAMED]))
+    backbone = first.backbone or answer.question.backbone
+    on = f" --backbone {backbone}" if backbone else ""
+    if first.basis == "carried over":
+        return f"`harness plan --data FILE --methods {methods}{on}` predicts it."
+    if costs == [CALLED["train_seconds"]]:
+        return f"`harness probe --methods {methods}{on}` measures it."
+    return f"`harness run --data FILE --methods {methods}{on}` measures it."
+
+
+def excluded(answer: Advice) -> list[str]:
+    """Return a sentence on methods that do not fit."""
+    in_tiers = {tier.method for tier in answer.tiers}
+    outside = [
+        one for one in answer.choices if not one.fits and one not in answer.not_known and one.method not in in_tiers
+    ]
+    if not outside or answer.best is None:
+        return []
+    listed = "; ".join(f"{one.method} {', '.join(one.why_not)}" for one in outside[:_MOST_NAMED])
+    more = f"; and {len(outside) - _MOST_NAMED} more" if len(outside) > _MOST_NAMED else ""
+    return [f"Does not fit: {listed}{more}."]
+
+
+def flags(choices: Sequence[AdvisedMethod]) -> list[str]:
+    """Return a sentence on the default settings that are behind other ones, where there are any."""
+    behind = [
+        f"{one.method} by {one.default_points_behind:.1f} points ({one.default_better} does better)"
+        for one in choices
+        if one.default_better is not None
+    ]
+    said = f"§ Default settings that are behind others of the method in an audit: {', '.join(behind)}."
+    return [said] if behind else []
+
+
+def cost_note(answer: Advice) -> list[str]:
+    """Return a sentence on the cost that orders the tiers, where it is not the training time."""
+    if not _shows_cost(answer):
+        return []
+    kind = "labels, training" if answer.cost_unit == "money" else "training"
+    return [f"The total is that of {kind} and {answer.predictions:,.0f} predictions."]
+
+
+def notes(answer: Advice, *, every: bool = False) -> list[str]:
+    """Return what the answer rests on; with `every`, also notes on costs that no tier has."""
+    tiers = [answer.choice(tier.method) for tier in answer.tiers]
+    carried = every or any(one.is_timed_elsewhere for one in tiers)
+    found = [note for note in answer.notes if carried or not note.startswith(_CARRIED)]
+    found = [note for note in found if every or not note.endswith(NOT_FOR_WORDS)]
+    if answer.device is not None:
+        but = ", except as noted" if any(note.startswith(_CARRIED) for note in found) else ""
+        found.append(f"Seconds and memory are those of {answer.device}{but}.")
+    return [*cost_note(answer), *found]
+
+
+_CARRIED: Final = ("Seconds ", "Memory ")
+
+
+def html_of(answer: Advice) -> str:
+    """Return the answer as HTML for a notebook."""
+    names, *rows = tier_rows(answer)
+    said = [*bought(answer), *beside(answer), *excluded(answer), *answer.more, *notes(answer)]
+    lines = "".join(f"<li>{escape(text.plain(line))}</li>" for line in said)
+    if not answer.tiers:
+        return f"<p>{escape(heading(answer))}: no measured method fits.</p><ul>{lines}</ul>"
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(text.plain(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<p>{escape(heading(answer))}</p>{table}<ul>{lines}</ul>"
