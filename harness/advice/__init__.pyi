@@ -8,5 +8,5 @@ from .held_out import validate_encoders as validate_encoders
 from .on_backbones import read_backbones as read_backbones
 from .own_texts import question_about as question_about
 from .spending import asked_spending as asked_spending
-from .validate import RULES as RULES
+from .trials import RULES as RULES
 from .validate import validate_advice as validate_advice

@@ -181,8 +181,7 @@ def _ordered(question: Question, found: Found) -> tuple[AdvisedMethod, ...]:
     marked = [replace(choice, has_few_tasks=choice.method in few) for choice in found.choices]
 
     def by_score(choice: AdvisedMethod) -> tuple[bool, float, float, int, str]:
-        mean, _ = found.beliefs.of(choice.method)
-        return choice.has_few_tasks, -mean, _seconds(choice), -choice.n_tasks, choice.method
+        return choice.has_few_tasks, -found.beliefs.of(choice.method), _seconds(choice), -choice.n_tasks, choice.method
 
     def by_cost(choice: AdvisedMethod) -> tuple[float, int, str]:
         return _seconds(choice), -choice.n_tasks, choice.method
@@ -230,8 +229,8 @@ def _costs(
 ) -> tuple[dict[str, float], Unit]:
     """Return the costs by which tiers are ordered, and their unit.
 
-    With a number of predictions they are the totals, in money where all that are known have prices. Where methods that
-    prompt compete, they are seconds of training and of `USUAL_PREDICTIONS` predictions. Else they are seconds of training.
+    With a number of predictions they are the totals, in money where prices are known. Where methods that prompt compete,
+    they are seconds of training and of `USUAL_PREDICTIONS` predictions. Else they are seconds of training.
     """
     if predictions is not None:
         totals = [one for one, choice in zip(answer.spending, answer.choices, strict=True) if choice.fits]
@@ -285,9 +284,7 @@ def _is_within_others(choice: AdvisedMethod, found: Found) -> bool:
     return not set(found.over[choice.method]) - {"min_score"} and _may_fit(choice)
 
 
-def _labels_buy(
-    question: Question, best: AdvisedMethod | None, answering: Answering, largest: int
-) -> list[str]:
+def _labels_buy(question: Question, best: AdvisedMethod | None, answering: Answering, largest: int) -> list[str]:
     """Return a sentence on the best with four times the labels; without labels, on a first few."""
     n_more = _MORE_LABELS * question.n_train
     if question.n_train == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 
@@ -12,11 +11,8 @@ from harness.advice.choices import LEVEL_95, AdvisedMethod, Beliefs
 from harness.advice.limits import reasons, violated
 from harness.advice.on_backbones import OnBackbones
 from harness.advice.question import Question
-from harness.forecast import CostModel, Curves, Point, measured_of
+from harness.forecast import CostModel, Curves, Doubles, Point, measured_of
 from harness.records import flagged_default, prompts_model
-
-_ACCURACY: Final = "accuracy"
-"""Metric whose value by chance follows from the number of classes."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,6 @@ class Answering:
         self._curves = Curves(points) if several is None else Curves(points, several.carried)
         self._several = several
         self._costs = costs
-        self._classes = {point.task: point.classes for point in points if point.classes}
-        self._metric = points[0].metric
         self.scale = self._curves.scale
         self.points: Mapping[str, Sequence[Point]] = self._curves.by_method
 
@@ -63,10 +57,23 @@ class Answering:
         mean, covariance = self._curves.expected(question.texts)
         names = list(self.points)
         kept = [i for i, name in enumerate(names) if self._is_able(question, name)]
-        measured = frozenset(name for name in names if self._basis(question, name) == "measured")
-        at = np.ix_(kept, kept)
-        methods = tuple(names[i] for i in kept)
-        return Beliefs(methods, mean[kept], covariance[at], self.scale, self._chance(question), measured)
+        texts, curves = question.texts, self._curves
+        mean, covariance = mean[kept], covariance[np.ix_(kept, kept)]
+
+        def back(values: Doubles) -> Doubles:
+            certain = np.zeros((values.size, values.size))
+            return np.array([score for score, _, _ in curves.ranges(texts, values, certain)])
+
+        return Beliefs(
+            methods=tuple(names[i] for i in kept),
+            mean=mean,
+            covariance=covariance,
+            ranges=tuple(curves.ranges(texts, mean, covariance)),
+            back=back,
+            higher_is_better=curves.scale.higher_is_better,
+            highest=curves.scale.highest,
+            chance=curves.chance(texts) or None,
+        )
 
     def _is_able(self, question: Question, method: str) -> bool:
         """Return whether a method is asked for, and can learn from so many labels."""
@@ -76,13 +83,6 @@ class Answering:
     def _labels(self, question: Question, method: str, least: int = 0) -> int:
         needs = any(point.n_train for point in self.points[method])
         return max(int(question.n_train), least) if needs else 0
-
-    def _chance(self, question: Question) -> float | None:
-        classes = question.classes or self._classes.get(question.task or "")
-        if self._metric != _ACCURACY:
-            return None
-        shares = [share for share in (question.majority, None if classes is None else 1 / classes) if share]
-        return max(shares, default=None)
 
     def _basis(self, question: Question, method: str) -> str:
         own = self.points[method]
@@ -150,7 +150,7 @@ def _with_ties(choices: Sequence[AdvisedMethod], beliefs: Beliefs) -> tuple[Advi
     fitting = [choice for choice in choices if choice.fits]
     if not fitting:
         return tuple(choices)
-    top = max(fitting, key=lambda one: beliefs.of(one.method)[0]).method
-    behind = {one.method: beliefs.of(top)[0] - beliefs.of(one.method)[0] for one in choices}
+    top = max(fitting, key=lambda one: beliefs.of(one.method)).method
+    behind = {one.method: beliefs.of(top) - beliefs.of(one.method) for one in choices}
     tied = {method for method, gap in behind.items() if gap <= LEVEL_95 * beliefs.spread(top, method)}
     return tuple(replace(one, is_tied=one.fits and one.method in tied) for one in choices)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 
-from harness.forecast import Doubles, Scale
+from harness.forecast import Doubles
 from harness.records import Role
 
 LEVEL_80: Final = 1.281552
@@ -105,38 +105,34 @@ class Beliefs:
         methods: labels of the methods.
         mean: means on the scale, shape (m,).
         covariance: their covariance, shape (m, m).
-        scale: the scale, on which more is better.
-        chance: score of an answer that ignores the text; None where it is not known.
-        measured: labels of methods whose scores are those of this very task and size.
+        ranges: expected score of each method, and the ends of its 80 % interval.
+        back: function from values on the scale to scores of the task; more is better on the scale.
+        higher_is_better: direction of the metric.
+        highest: best possible score; None where there is none.
+        chance: score of guessing; None where it is not known.
     """
 
     methods: tuple[str, ...]
     mean: Doubles
     covariance: Doubles
-    scale: Scale
+    ranges: tuple[tuple[float, float, float], ...]
+    back: Callable[[Doubles], Doubles]
+    higher_is_better: bool = True
+    highest: float | None = 1.0
     chance: float | None = None
-    measured: frozenset[str] = frozenset()
 
-    def of(self, method: str) -> tuple[float, float]:
-        """Return the mean and the standard deviation of a method's score on the scale."""
-        i = self.methods.index(method)
-        return float(self.mean[i]), math.sqrt(max(float(self.covariance[i, i]), 0.0))
+    def of(self, method: str) -> float:
+        """Return the mean of a method's score on the scale."""
+        return float(self.mean[self.methods.index(method)])
+
+    def score(self, method: str) -> float:
+        """Return a method's expected score."""
+        return self.ranges[self.methods.index(method)][0]
 
     def ends(self, method: str) -> tuple[float, float]:
         """Return the 80 % interval of a method's score."""
-        mean, spread = self.of(method)
-        low, high = sorted(self.scale.back(mean + sign * LEVEL_80 * spread) for sign in (-1, 1))
-        return self._above_chance(method, low), self._above_chance(method, high)
-
-    def score(self, method: str) -> float:
-        """Return a method's expected score: the median, and the mean on the scale."""
-        return self._above_chance(method, self.scale.back(self.of(method)[0]))
-
-    def _above_chance(self, method: str, score: float) -> float:
-        """Return the score, or that of chance where it is better; a measured score is what it is."""
-        if self.chance is None or method in self.measured:
-            return score
-        return max(score, self.chance) if self.scale.higher_is_better else min(score, self.chance)
+        _, low, high = self.ranges[self.methods.index(method)]
+        return low, high
 
     def spread(self, one: str, other: str) -> float:
         """Return the standard deviation of the difference of two methods on the scale; what both share cancels."""
@@ -145,12 +141,17 @@ class Beliefs:
 
     def is_better(self, one: str, other: str) -> float:
         """Return the probability that the first method scores better than the second; one half for equal ones."""
-        return _above(self.of(one)[0] - self.of(other)[0], self.spread(one, other))
+        return _above(self.of(one) - self.of(other), self.spread(one, other))
 
     def reaches(self, method: str, score: float) -> float:
-        """Return the probability that a method reaches a score."""
-        mean, spread = self.of(method)
-        return _above(mean - self.scale.there(score), spread)
+        """Return the probability that a fit of a method reaches a score.
+
+        It is normal on the scale, and as wide as the better half of the 80 % interval.
+        """
+        low, high = self.ends(method)
+        better = high if self.higher_is_better else low
+        wanted, middle, end = (self._there(value) for value in (score, self.score(method), better))
+        return _above(middle - wanted, (end - middle) / LEVEL_80)
 
     def gain(self, one: str, other: str) -> Gain:
         """Return what the first method is expected to gain over the second.
@@ -158,23 +159,33 @@ class Beliefs:
         The interval is that of the difference of two normal values that are taken back to scores: the quantiles of
         equally likely pairs.
         """
-        sign = 1.0 if self.scale.higher_is_better else -1.0
+        sign = 1.0 if self.higher_is_better else -1.0
         steps = np.array([NormalDist().inv_cdf((i + 0.5) / _STEPS) for i in range(_STEPS)])
-        (mean, _), (base, base_spread) = self.of(one), self.of(other)
         i, k = self.methods.index(one), self.methods.index(other)
-        slope = float(self.covariance[i, k]) / base_spread**2 if base_spread else 0.0
-        rest = math.sqrt(max(float(self.covariance[i, i]) - slope**2 * base_spread**2, 0.0))
-        of_base = base + base_spread * steps
-        of_one = mean + slope * (of_base - base)[:, None] + rest * steps[None, :]
-        found = sign * (self._back(of_one) - self._back(of_base)[:, None])
+        spread = math.sqrt(max(float(self.covariance[k, k]), 0.0))
+        slope = float(self.covariance[i, k]) / spread**2 if spread else 0.0
+        rest = math.sqrt(max(float(self.covariance[i, i]) - slope**2 * spread**2, 0.0))
+        of_other = self.of(other) + spread * steps
+        of_one = self.of(one) + slope * (of_other - self.of(other))[:, None] + rest * steps[None, :]
+        found = sign * (self._back(of_one) - self._back(of_other)[:, None])
         low, high = np.quantile(found, [0.1, 0.9])
         expected = sign * (self.score(one) - self.score(other))
         return Gain(expected, float(low), float(high), self.is_better(one, other))
 
     def _back(self, values: Doubles) -> Doubles:
-        knots = np.linspace(float(values.min()), float(values.max()), _KNOTS)
-        scores = [self.scale.back(float(value)) for value in knots]
-        return np.interp(values, knots, scores) if knots[0] < knots[-1] else np.full(values.shape, scores[0])
+        knots = np.linspace(float(values.min()) - 1e-9, float(values.max()) + 1e-9, _KNOTS)
+        return np.interp(values, knots, self.back(knots))
+
+    def _there(self, score: float) -> float:
+        """Return the value on the scale that a score stands for."""
+        knots = np.linspace(-_FAR, _FAR, _KNOTS)
+        scores = self.back(knots)
+        rising = scores if self.higher_is_better else -scores
+        return float(np.interp(score if self.higher_is_better else -score, rising, knots))
+
+
+_FAR: Final = 12.0
+"""Largest value on the scale, in logits or in logarithms of a perplexity."""
 
 
 def _above(mean: float, spread: float) -> float:

@@ -83,7 +83,9 @@ def all_limits(question: Question) -> dict[str, float]:
     return {name: getattr(question, name) for name in SHOWN if getattr(question, name) is not None}
 
 
-def count_excluded(question: Question, choices: Sequence[AdvisedMethod], over: Mapping[str, Mapping[str, float]]) -> str:
+def count_excluded(
+    question: Question, choices: Sequence[AdvisedMethod], over: Mapping[str, Mapping[str, float]]
+) -> str:
     """Return a sentence that names each limit, and how many methods it keeps out."""
     parts = []
     for name, limit in all_limits(question).items():
@@ -131,20 +133,20 @@ def find_relaxations(
             continue
         costs = {one.method: one.train_seconds for one in alone if one.train_seconds is not None}
         top = find_tiers(alone, costs, beliefs)[-1].method
-        if name != "min_score" and (best is None or beliefs.is_better(top, best) >= BEYOND_CHANCE):
-            found.append(_relaxed(top, over, beliefs, best))
-        elif name == "min_score" and best is None:
+        if (name != "min_score" and (best is None or beliefs.is_better(top, best) >= BEYOND_CHANCE)) or (
+            name == "min_score" and best is None
+        ):
             found.append(_relaxed(top, over, beliefs, best))
     if not found and best is None and outside:
         fewest = min(len(over[choice.method]) for choice in outside)
         near = [choice for choice in outside if len(over[choice.method]) == fewest]
-        found.append(_relaxed(min(near, key=lambda one: _distance(question, over[one.method])).method, over, beliefs, None))
-    return tuple(sorted(found, key=lambda one: -beliefs.of(one.method)[0]))
+        found.append(
+            _relaxed(min(near, key=lambda one: _distance(question, over[one.method])).method, over, beliefs, None)
+        )
+    return tuple(sorted(found, key=lambda one: -beliefs.of(one.method)))
 
 
-def _relaxed(
-    method: str, over: Mapping[str, Mapping[str, float]], beliefs: Beliefs, best: str | None
-) -> Relaxation:
+def _relaxed(method: str, over: Mapping[str, Mapping[str, float]], beliefs: Beliefs, best: str | None) -> Relaxation:
     score = beliefs.score(method)
     gain = None if best is None else abs(score - beliefs.score(best))
     return Relaxation(dict(over[method]), method, score, gain)

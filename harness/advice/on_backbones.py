@@ -147,7 +147,7 @@ def spread_over_backbones(
     else:
         names = [_full_name(name, {*measured, *by_name, *facts}) for name in asked]
     model = _fitted(tuple(published)) if published else None
-    short = _short({*names, *measured})
+    short = short_names({*names, *measured})
     lifts = {name: _Lifts(name, base, model, by_name, facts) for name in {*names, *measured} - {base}}
     named = [
         point
@@ -249,7 +249,7 @@ def _full_name(name: str, known: set[str]) -> str:
     )
 
 
-def _short(names: set[str]) -> dict[str, str]:
+def short_names(names: set[str]) -> dict[str, str]:
     """Return the last part of each name; the whole name where several end alike."""
     ends = Counter(name.rpartition("/")[2] for name in names)
     return {name: name if ends[name.rpartition("/")[2]] > 1 else name.rpartition("/")[2] for name in names}

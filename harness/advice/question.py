@@ -20,7 +20,7 @@ class Question:
         kind: kind of task (`classification`, `text-pair`, ...).
         n_train: number of labelled examples; 0 leaves the methods that need none.
         classes: number of classes.
-        majority: share of the largest class, which an answer that ignores the text gets right.
+        majority: share of the most frequent class; it tells what guessing reaches.
         characters: whether the texts are sequences of characters, such as proteins, and not of words; None is words.
         max_length: tokens at which texts are cut; no length counts as longer. None is no cut.
         tokens: mean number of tokens of a text.
@@ -106,4 +106,5 @@ class Question:
             longest_read=self.longest_to_predict,
             terms=self.terms,
             classes=self.classes,
+            majority=self.majority,
         )

@@ -85,7 +85,7 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     notes = [
         *notes,
         f"From {text.counted(n_records, 'record')} of {text.counted(len(named), 'task')} ({_listed(named, 3)}) on "
-        f"{_listed(bases) or 'no backbone'}."
+        f"{_listed(bases) or 'no backbone'}.",
     ]
     if beyond:
         of_tasks = _listed(sorted({point.task for point in beyond}))
@@ -122,9 +122,7 @@ def _of_characters(evidence: Evidence) -> frozenset[str]:
     return frozenset(found)
 
 
-def _of_like_texts(
-    question: Question, points: list[Point], evidence: Evidence, notes: list[str]
-) -> list[Point]:
+def _of_like_texts(question: Question, points: list[Point], evidence: Evidence, notes: list[str]) -> list[Point]:
     """Return the points of texts like those asked about, and add notes on those left out.
 
     For sequences of characters they are the points of such tasks, where there are any. Else methods that count

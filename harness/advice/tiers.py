@@ -89,7 +89,9 @@ def find_tiers(
     able = _able(known, costs, beliefs)
     last = best if best in by_method else _best(able, costs, beliefs)
     limit = costs.get(last, 0.0)
-    below = [one for one in able if costs.get(one.method, math.inf) < limit and _is_worse(one, by_method[last], beliefs)]
+    below = [
+        one for one in able if costs.get(one.method, math.inf) < limit and _is_worse(one, by_method[last], beliefs)
+    ]
     kept = _worth_it(_hull([*below, by_method[last]], last, costs, beliefs), beliefs)
     found = []
     before: AdvisedMethod | None = None
@@ -122,7 +124,7 @@ def _able(known: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: B
 def _is_worse(choice: AdvisedMethod, best: AdvisedMethod, beliefs: Beliefs) -> bool:
     """Return whether a method is behind the best and does not tie with it, and is itself above chance."""
     is_above_chance = beliefs.chance is None or choice.score != beliefs.chance
-    is_behind = beliefs.of(best.method)[0] > beliefs.of(choice.method)[0]
+    is_behind = beliefs.of(best.method) > beliefs.of(choice.method)
     return is_above_chance and is_behind and not ties(best, choice, beliefs)
 
 
@@ -133,7 +135,7 @@ def _best(able: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: Be
     """
 
     def mean(choice: AdvisedMethod) -> float:
-        return beliefs.of(choice.method)[0]
+        return beliefs.of(choice.method)
 
     def place(choice: AdvisedMethod) -> tuple[float, int, float, float, str]:
         cost = costs.get(choice.method, 0.0)
@@ -145,7 +147,7 @@ def _best(able: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: Be
 
 def ties(better: AdvisedMethod, other: AdvisedMethod, beliefs: Beliefs) -> bool:
     """Return whether a method with a better expected score ties with another: by little, and perhaps by chance."""
-    is_near = abs(better.score - other.score) <= TIE * (beliefs.scale.highest or better.score)
+    is_near = abs(better.score - other.score) <= TIE * (beliefs.highest or better.score)
     return is_near and beliefs.is_better(better.method, other.method) < BEYOND_CHANCE
 
 
@@ -153,7 +155,7 @@ def _hull(
     choices: Sequence[AdvisedMethod], best: str, costs: Mapping[str, float], beliefs: Beliefs
 ) -> list[tuple[float, float, str]]:
     """Return log cost, expected score (more is better) and label of the methods on the upper hull, up to the best."""
-    sign = 1 if beliefs.scale.higher_is_better else -1
+    sign = 1 if beliefs.higher_is_better else -1
     least = _LEAST_SHARE * costs.get(best, 0.0)
     found: list[tuple[float, float, str]] = []
     for choice in choices:

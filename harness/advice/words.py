@@ -38,7 +38,9 @@ def tier_rows(answer: Advice) -> list[list[str]]:
     """Return the names of the columns and one row for each tier, as texts."""
     has_labels = len({answer.choice(tier.method).labels for tier in answer.tiers}) > 1
     names = ["", "method", f"{answer.metric} (80 %)", "train", "memory", "trained", "a text"]
-    rows = [[*names, *(["labels"] if has_labels else []), *([_cost_name(answer)] if _shows_cost(answer) else []), "tasks"]]
+    rows = [
+        [*names, *(["labels"] if has_labels else []), *([_cost_name(answer)] if _shows_cost(answer) else []), "tasks"]
+    ]
     for tier in answer.tiers:
         own = answer.choice(tier.method)
         milliseconds = None if own.predict_milliseconds is None else own.predict_milliseconds / 1000
@@ -90,7 +92,9 @@ def _gain(gain: Gain, *, in_points: bool) -> str:
 
 def _share(share: float) -> str:
     """Return a probability in words."""
-    return "a probability " + ("below 1 %" if share < 0.01 else "above 99 %" if share > 0.99 else f"of {100 * share:.0f} %")
+    return "a probability " + (
+        "below 1 %" if share < 0.01 else "above 99 %" if share > 0.99 else f"of {100 * share:.0f} %"
+    )
 
 
 def beside(answer: Advice) -> list[str]:
@@ -112,7 +116,9 @@ def beside(answer: Advice) -> list[str]:
         few = f" ({n_few} measured on 1 or 2 tasks only)" if n_few else ""
         verb = "fits, and is" if len(others) == 1 else "fit; none is"
         it = "not expected" if len(others) == 1 else "expected"
-        found.append(f"{text.counted(len(others), 'other method')}{few} {verb} {it} to buy more for its price (`--all`).")
+        found.append(
+            f"{text.counted(len(others), 'other method')}{few} {verb} {it} to buy more for its price (`--all`)."
+        )
     return found + unknown_costs(answer)
 
 

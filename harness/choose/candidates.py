@@ -213,7 +213,7 @@ class Belief:
         most = max(labels)
         mean, covariance = self._curves.predict(
             [
-                place(n, self._classes, self.TASK, self._label(one), one.method.family)
+                place(n, self._classes, self.TASK, self._label(one), one.method.role)
                 for one, n in zip(
                     [*candidates, *kin, *candidates], [*labels, *[most] * (len(kin) + len(labels))], strict=True
                 )

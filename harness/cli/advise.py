@@ -16,6 +16,7 @@ from harness.cli.as_json import print_json
 from harness.store import reference_records
 from harness.support import text, uncollected
 
+
 @uncollected()
 def advise_command(
     store: str,
@@ -45,14 +46,16 @@ def advise_command(
 def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = False) -> None:
     """Leave each task out, advise for it from the others, and print the quality of the advice."""
     from harness.advice import RULES, validate_advice
+    from harness.store import published_encoders
 
-    found = validate_advice([*own_records(store), *(reference_records() if reference else ())], kind)
+    records = [*own_records(store), *(reference_records() if reference else ())]
+    found = validate_advice(records, kind, published_encoders() if reference else ())
     if as_json:
         print_json(found.to_dict())
         return
     console = make_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("rule", "mean regret, points", "95 % over tasks", "questions", "advice is ahead by"):
+    for name in ("rule", "mean regret, points", "95 % over data sets", "questions", "advice is ahead by"):
         table.add_column(name, justify="left" if name == "rule" else "right")
     for rule in RULES:
         mean, low, high = found.regret(rule)
@@ -61,23 +64,35 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
         questions = f"{n} of {len(found.trials)}"
         table.add_row(rule, f"{mean:.2f}" if n else "–", f"{low:.2f} to {high:.2f}" if n else "–", questions, ahead)
     console.print(table)
+    best = found.best_plain_rule
+    if best is not None:
+        console.print(
+            f"Regret of advice over that of the best plain rule ({best}): {_with_interval(*found.share(best))}."
+        )
     mean, low, high = found.coverage()
+    by_task = {task: share for task, (share, _) in found.coverage_by("task").items()}
+    lowest = min(by_task, key=lambda task: by_task[task])
     console.print(
-        f"Coverage of the 80 % intervals: {100 * mean:.0f} % (95 % over tasks: {100 * max(low, 0):.0f} to "
-        f"{100 * min(high, 1):.0f} %)."
+        f"Coverage of the 80 % intervals: {100 * mean:.0f} % (95 % over data sets: {100 * max(low, 0):.0f} to "
+        f"{100 * min(high, 1):.0f} %); lowest on {text.plain(lowest)}: {100 * by_task[lowest]:.0f} %."
     )
     for name in ("seconds", "memory"):
         error = found.error(name)
         said = "not timed" if error is None else f"{100 * error:.0f} % off in the median"
         console.print(f"Expected {name}: {said}.")
     console.print(
-        f"{text.counted(len(found.trials), 'question')} on {text.counted(len(found.tasks), 'task')}: "
-        f"{text.plain(', '.join(found.tasks))}. A rule is "
+        f"{text.counted(len(found.trials), 'question')} on {text.counted(len(found.tasks), 'task')} of "
+        f"{text.counted(len(found.clusters), 'data set')}: {text.plain(', '.join(found.tasks))}. A rule is "
         "not counted where its method was not measured or does not fit; the last column compares on the questions "
         "that both answered.",
         markup=False,
         highlight=False,
     )
+    for by, said in (("size", "labels a class"), ("backbone", "backbone"), ("limit", "limit of the seconds")):
+        counts = ", ".join(f"{key}: {n}" for key, n in found.questions_by(by).items())
+        console.print(f"Questions by {said}: {text.plain(counts or '–')}.", markup=False, highlight=False)
+    for reason, n in found.declined.items():
+        console.print(f"Not asked, {text.counted(n, 'size')}: {reason}.", markup=False, highlight=False)
     if found.n_over:
         console.print(
             f"In {text.counted(found.n_over, 'question')} the advised method exceeded its limit; "

@@ -1,11 +1,7 @@
 from .costs import CostModel as CostModel
 from .costs import matching as matching
-from .curves import SEED_NOISE as SEED_NOISE
 from .curves import Curves as Curves
-from .curves import Scale as Scale
-from .curves import logit_variance as logit_variance
 from .curves import place as place
-from .curves import shrunk as shrunk
 from .encoders import Effect as Effect
 from .encoders import EncoderModel as EncoderModel
 from .encoders import clean as clean
@@ -21,4 +17,8 @@ from .evidence import task_names as task_names
 from .evidence import usable as usable
 from .pooled import Doubles as Doubles
 from .pooled import Lift as Lift
+from .scale import SEED_NOISE as SEED_NOISE
+from .scale import Scale as Scale
+from .scale import logit_variance as logit_variance
+from .scale import shrunk as shrunk
 from .texts import TaskTexts as TaskTexts

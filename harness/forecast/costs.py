@@ -11,38 +11,90 @@ from typing import Any, Final
 import numpy as np
 
 from harness.cost import Probed
-from harness.forecast.curves import x_of
 from harness.forecast.evidence import Evidence, Point, by_method, measured_of, medians
-from harness.forecast.pooled import Pooled, Spreads, Where
+from harness.forecast.pooled import Pooled, Spreads, Term, Where
 from harness.forecast.texts import TaskTexts
 from harness.forecast.work import log_bytes, log_work, longest_read
 
 SPREADS: Final = {
     "seconds": Spreads(
-        level=0.14, slope=0.11, covariate=0.18, task=0.045, task_slope=0.095, family=0.54, family_slope=0.025,
-        family_covariate=0.065, family_task=0.075, method=0.28, method_slope=0.13, both=0.01, both_slope=0.055,
+        (
+            Term("whole", (), 0.11, "x"),
+            Term("whole", (), 0.18, "z"),
+            Term("task", ("task",), 0.045),
+            Term("task", ("task",), 0.095, "x"),
+            Term("method", ("group",), 0.54),
+            Term("method", ("group",), 0.025, "x"),
+            Term("method", ("group",), 0.065, "z"),
+            Term("backbone", ("backbone",), 1.0),
+            Term("backbone", ("backbone", "group"), 0.15),
+            Term("both", ("task", "group"), 0.075),
+            Term("method", ("method",), 0.28),
+            Term("method", ("method",), 0.13, "x"),
+            Term("both", ("task", "method"), 0.01),
+            Term("both", ("task", "method"), 0.055, "x"),
+        ),
         noise=0.13,
     ),
     "memory": Spreads(
-        level=0.05, slope=0.29, covariate=0.17, task=0.13, task_slope=0.045, family=0.38, family_slope=0.18,
-        family_covariate=0.05, family_task=0.12, method=0.01, method_slope=0.01, both=0.005, both_slope=0.025,
+        (
+            Term("whole", (), 0.29, "x"),
+            Term("whole", (), 0.17, "z"),
+            Term("task", ("task",), 0.13),
+            Term("task", ("task",), 0.045, "x"),
+            Term("method", ("group",), 0.38),
+            Term("method", ("group",), 0.18, "x"),
+            Term("method", ("group",), 0.05, "z"),
+            Term("backbone", ("backbone",), 0.7),
+            Term("backbone", ("backbone", "group"), 0.15),
+            Term("both", ("task", "group"), 0.12),
+            Term("method", ("method",), 0.01),
+            Term("method", ("method",), 0.01, "x"),
+            Term("both", ("task", "method"), 0.005),
+            Term("both", ("task", "method"), 0.025, "x"),
+        ),
         noise=0.115,
     ),
     "predict": Spreads(
-        level=0.12, slope=0.39, covariate=0.43, task=0.22, task_slope=0.085, family=0.68, family_slope=0.18,
-        family_covariate=0.18, family_task=0.07, method=0.035, method_slope=0.01, both=0.005, both_slope=0.02,
+        (
+            Term("whole", (), 0.39, "x"),
+            Term("whole", (), 0.43, "z"),
+            Term("task", ("task",), 0.22),
+            Term("task", ("task",), 0.085, "x"),
+            Term("method", ("group",), 0.68),
+            Term("method", ("group",), 0.18, "x"),
+            Term("method", ("group",), 0.18, "z"),
+            Term("backbone", ("backbone",), 1.0),
+            Term("backbone", ("backbone", "group"), 0.15),
+            Term("both", ("task", "group"), 0.07),
+            Term("method", ("method",), 0.035),
+            Term("method", ("method",), 0.01, "x"),
+            Term("both", ("task", "method"), 0.005),
+            Term("both", ("task", "method"), 0.02, "x"),
+        ),
         noise=0.12,
     ),
-}  # fmt: skip
+}
 """Spreads of the logarithms of seconds of a unit of work, of bytes of what is held, and of seconds a token.
 
 z is the doublings of tokens a text above 32; for bytes, of tokens of the longest text above 64. They are the most
 likely ones of the reference results (docs/explanation/advice.md), rounded."""
 
 _WITHOUT_BACKBONE: Final = Spreads(
-    level=0.5, slope=0.6, covariate=0.1, task=0.1, task_slope=0.35, family=0.5, family_task=1.0, method=0.5,
-    method_slope=0.1, both=0.05, both_slope=0.6, noise=0.2,
-)  # fmt: skip
+    (
+        Term("whole", (), 0.6, "x"),
+        Term("whole", (), 0.1, "z"),
+        Term("task", ("task",), 0.1),
+        Term("task", ("task",), 0.35, "x"),
+        Term("method", ("group",), 0.5),
+        Term("both", ("task", "group"), 1),
+        Term("method", ("method",), 0.5),
+        Term("method", ("method",), 0.1, "x"),
+        Term("both", ("task", "method"), 0.05),
+        Term("both", ("task", "method"), 0.6, "x"),
+    ),
+    noise=0.2,
+)
 """Spreads of methods that read no transformer: their costs go by words and classes, and differ more between tasks."""
 
 
@@ -166,7 +218,7 @@ class CostModel:
             if there is None:
                 continue
             of_probe = math.log(probed.seconds) - math.log((probed.batch_size or 1) * probed.seq_len / 32)
-            ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], 256, float(probed.seq_len))))
+            ratios.append(math.exp(of_probe - math.log(there) + log_work(points[0], asked)))
         return median(ratios) if ratios else None
 
     def _on(self, asked: TaskTexts, device: str | None, name: str) -> dict[str, float]:
@@ -214,9 +266,14 @@ class _Fitted:
         own = (p.classes for points in self._known.values() for p in points if p.task == asked.task)
         texts = self._evidence.texts.filled(replace(asked, classes=asked.classes or next(own, None)))
         last = {method: points[-1] for method, points in self._known.items()}
-        means = self._model.means([_where(point, texts, self._name) for point in last.values()])
+        # What uses no labels reads none, however many there are.
+        read = {
+            method: texts if any(point.n_train for point in self._known[method]) else replace(texts, n_train=0)
+            for method in last
+        }
+        means = self._model.means([_where(point, read[method], self._name) for method, point in last.items()])
         found = {
-            method: math.exp(float(mean) + _log_work(point, texts, self._name))
+            method: math.exp(float(mean) + _log_work(point, read[method], self._name))
             for (method, point), mean in zip(last.items(), means, strict=True)
         }
         for method, points in self._known.items():
@@ -255,18 +312,18 @@ def _named(methods: set[str]) -> str:
 
 
 def _where(point: Point, texts: TaskTexts, name: str) -> Where:
-    x = x_of(texts.n_train) if name != "predict" else 0.0
+    x = (math.log2(max(texts.n_train, 1)) - 8) / 3 if name != "predict" else 0.0
     z = math.log2(texts.tokens / 32) if texts.tokens else 0.0
     if name == "memory":
         longest = longest_read(point, texts)
         z = math.log2(longest / 64) if longest else 0.0
-    return Where(x, z, texts.task, point.method, point.like)
+    return Where(x, z, texts.task, point.on or point.method, point.like, backbone=point.backbone)
 
 
 def _log_work(point: Point, texts: TaskTexts, name: str, coefficients: float | None = None) -> float:
     """Return the logarithm of the work that a cost is proportional to: texts read, bytes held or tokens predicted."""
     if name == "seconds":
-        return log_work(point, texts.n_train, texts.tokens)
+        return log_work(point, texts)
     if name == "memory":
         return log_bytes(point, texts, coefficients)
     return math.log((texts.tokens or 32.0) / 32) if point.backbone is not None else 0.0

@@ -3,161 +3,92 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import scipy.special
 
 from harness.forecast.evidence import Point, by_method, measured_of
-from harness.forecast.pooled import Doubles, Lift, Pooled, Spreads, Where, kernel
+from harness.forecast.pooled import Doubles, Lift, Pooled, Spreads, Term, Where, adapted, kernel
+from harness.forecast.scale import Scale
 from harness.forecast.texts import TaskTexts
 
 SCORE_SPREADS: Final = Spreads(
-    level=0.1, slope=0.7, covariate=0.12, task=0.85, task_slope=0.31, family=0.32, family_slope=0.12,
-    family_covariate=0.045, family_task=0.23, method=0.096, method_slope=0.075, both=0.14, both_slope=0.11, noise=0.11,
-)  # fmt: skip
-"""Spreads of logits; x is 1 for eight times the labels, z the doublings of classes above two.
+    (
+        Term("whole", (), 0.5, "x"),
+        Term("whole", (), 0.15, "z"),
+        Term("whole", (), 0.12, "curve"),
+        Term("task", ("task",), 0.65),
+        Term("task", ("task",), 0.22, "x"),
+        Term("task", ("task",), 0.12, "z"),
+        Term("method", ("group",), 0.25),
+        Term("method", ("group",), 0.13, "x"),
+        Term("method", ("group",), 0.07, "z"),
+        Term("method", ("group",), 0.11, "curve"),
+        Term("method", ("method",), 0.12),
+        Term("method", ("method",), 0.07, "x"),
+        Term("method", ("method",), 0.035, "z"),
+        Term("both", ("task", "group"), 0.3),
+        Term("both", ("task", "group"), 0.18, "x"),
+        Term("both", ("task", "method"), 0.12),
+        Term("both", ("task", "method"), 0.1, "x"),
+        Term("both", ("task", "method"), 0.4, is_lone=True),
+    ),
+    noise=0.05,
+)
+"""Spreads of logits before any evidence; x is 1 for eight times the labels a class, z the doublings of classes above 2.
 
-They are the most likely ones of the reference results (docs/explanation/advice.md), rounded. The likelihood says next
-to nothing of `family_covariate`: it minimises the loss on tasks that are left out.
+They are the most likely ones of the reference results (docs/explanation/advice.md), rounded; the evidence at hand
+scales them. The spread of lone methods is set by hand: who measures a method on one task chose it for that task.
 """
 
 
-@dataclass(frozen=True)
-class Scale:
-    """The scale on which learning curves are straight, and more is better.
+_LEVEL_80: Final = 1.281552
 
-    Attributes:
-        higher_is_better: direction of the metric.
-        highest: upper end of its range; None where there is none, as a perplexity has.
-    """
+_LIKE_NO_LABELS: Final = 4.0
+"""Labels a class that methods without labels count as: the words of the classes are worth some."""
 
-    higher_is_better: bool
-    highest: float | None = 1.0
+_NEAREST: Final = 40
+"""Largest number of cells that tell how far seeds differ at a size."""
 
-    def there(self, score: float) -> float:
-        """Return the value of a score on the scale."""
-        if self.highest is None:
-            return -math.log(max(score, 1.0))
-        clipped = min(max(score / self.highest, _LEAST), 1 - _LEAST)
-        return math.log(clipped / (1 - clipped)) * (1 if self.higher_is_better else -1)
-
-    def back(self, value: float) -> float:
-        """Return the score of a value on the scale."""
-        if self.highest is None:
-            return math.exp(-value)
-        return self.highest / (1 + math.exp(-value if self.higher_is_better else value))
-
-    @property
-    def best(self) -> float:
-        """Highest possible score; infinite where there is no upper end."""
-        return math.inf if self.highest is None else self.highest
-
-    def variance(self, point: Point) -> float:
-        """Return the variance of a measured mean on the scale, from its test rows and its seeds."""
-        if self.highest is None:
-            return 0.01**2
-        return self._of_rows(point) + self.over_seeds(point) / point.n_seeds + SEED_NOISE**2 / point.n_seeds
-
-    def over_seeds(self, point: Point) -> float:
-        """Return the variance between the seeds of a point, on the scale; 0 for one seed."""
-        if self.highest is None:
-            return 0.0
-        return point.seed_variance * point.n_seeds / (self.best * self._chance(point)) ** 2
-
-    def of_measured(self, point: Point, typical: float | None) -> float:
-        """Return the variance of the mean of a cell that was measured itself, and is not pooled.
-
-        Args:
-            point: the cell.
-            typical: variance between seeds of such cells, which few seeds do not tell; None where no cell has several.
-        """
-        if self.highest is None:
-            return 0.01**2
-        between = self.over_seeds(point)
-        if typical is not None:
-            own = point.n_seeds - 1
-            between = (_TYPICAL_COUNTS * typical + own * between) / (_TYPICAL_COUNTS + own)
-        return self._of_rows(point) + between / point.n_seeds
-
-    def _chance(self, point: Point) -> float:
-        """Return the derivative of the score, as a share of the highest, along the scale."""
-        right = self._share(point)
-        return right * (1 - right)
-
-    def _of_rows(self, point: Point) -> float:
-        return logit_variance(self._share(point), point.n_test)
-
-    def _share(self, point: Point) -> float:
-        return shrunk(point.score / self.best, point.n_test)
-
-    def measurements(self, points: Iterable[Point]) -> tuple[list[Where], list[float], list[float]]:
-        """Return the places of points, their scores on the scale, and the variances of these."""
-        kept = list(points)
-        where = [place(p.n_train, p.classes, p.task, p.on or p.method, p.like, p.lift) for p in kept]
-        values = [self.there(p.score) - _mean_lift(p.lift) for p in kept]
-        return where, values, [self.variance(p) for p in kept]
-
-
-def shrunk(share: float, n_rows: float) -> float:
-    """Return a share of right rows drawn a little to one half: never 0 nor 1 (Agresti and Coull, 1998)."""
-    return (share * n_rows + 2) / (n_rows + 4)
-
-
-def logit_variance(share: float, n_rows: float) -> float:
-    """Return the variance of the logit of an accuracy on so many rows; 0 and 1 count as values just inside."""
-    return 1 / (n_rows * max(share * (1 - share), _LEAST_CHANCE))
-
-
-_LEAST_CHANCE: Final = 1e-4
-
-_LEAST: Final = 0.001
-
-_TYPICAL_COUNTS: Final = 4
-"""Number of a cell's own seeds that the typical variance between seeds counts as much as."""
-
-SEED_NOISE: Final = 0.08
-"""Least standard deviation between seeds, in logits: three that agree by luck know less than they seem to."""
+_FURTHER_FREEDOM: Final = 2.0
+"""Degrees of freedom of the spread of tasks, beyond the number of tasks: what the prior counts."""
 
 
 def place(
-    n_train: float, classes: int | None, task: str | None, method: str, family: str, lift: Lift | None = None
+    n_train: float, classes: int | None, task: str | None, method: str, group: str, lift: Lift | None = None
 ) -> Where:
     """Return the place of a method's score on a task at a number of labels."""
-    return Where(x_of(n_train), _z_of(classes), task, method, family, lift)
+    return Where(x_of(n_train, classes), z_of(classes), task, method, group, lift)
+
+
+def x_of(n_train: float, classes: float | None) -> float:
+    """Return the place of a number of labels: 0 for 32 a class, and 1 more for eight times as many."""
+    each = n_train / (classes or 2) if n_train else _LIKE_NO_LABELS
+    return (math.log2(each) - 5) / 3
+
+
+def z_of(classes: float | None) -> float:
+    """Return the doublings of classes above two; 0 where there are none."""
+    return math.log2(classes) - 1 if classes else 0.0
 
 
 def _mean_lift(lift: Lift | None) -> float:
     return 0.0 if lift is None else lift.mean
 
 
-def x_of(n_train: float) -> float:
-    """Return the place of a number of labels: 0 for 256, and 1 more for eight times as many."""
-    return (math.log2(n_train or _LIKE_NO_LABELS) - 8) / 3
-
-
-_LIKE_NO_LABELS: Final = 8
-"""Number of labels that methods without labels count as: the words of the classes are worth some."""
-
-
-def _z_of(classes: int | None) -> float:
-    """Return the doublings of classes above two; 0 where they are not known."""
-    return math.log2(classes) - 1 if classes else 0.0
-
-
-def _typical_seed_variance(points: Iterable[Point], scale: Scale, n_train: int) -> float | None:
-    """Return the variance between seeds at about so many labels, on the scale; None where no cell has two.
+def _typical_seed_variance(points: Iterable[Point], scale: Scale, x: float) -> float | None:
+    """Return the variance between seeds at about a size, on the scale; None where no cell has two.
 
     It is the mean over the cells with several seeds that are nearest in size: seeds differ more with few labels.
     """
     several = [point for point in points if point.n_seeds > 1]
-    several.sort(key=lambda point: abs(x_of(point.n_train) - x_of(n_train)))
+    several.sort(key=lambda point: abs(x_of(point.n_train, point.classes) - x))
     nearest = several[:_NEAREST]
     return sum(scale.over_seeds(point) for point in nearest) / len(nearest) if nearest else None
-
-
-_NEAREST: Final = 40
 
 
 _NONE: Final[Mapping[str, tuple[Sequence[Point], Lift]]] = {}
@@ -175,6 +106,7 @@ class Curves:
         by_method: the points of each method; of a carried one, those that it is carried from.
         carried: labels of the carried methods.
         scale: the scale of the curves.
+        spreads: how far things differ, as the points say.
     """
 
     def __init__(self, points: Sequence[Point], carried: Mapping[str, tuple[Sequence[Point], Lift]] = _NONE) -> None:
@@ -184,8 +116,26 @@ class Curves:
         self._lifts = {label: lift for label, (_, lift) in carried.items()}
         self.by_method |= {label: list(own) for label, (own, _) in carried.items()}
         self._points = list(points)
-        where, values, variances = self.scale.measurements(points)
-        self._model = Pooled(where, np.array(values), np.array(variances), SCORE_SPREADS) if where else None
+        self._is_accuracy = not points or points[0].metric == "accuracy"
+        self._tasks = {point.task: point for point in points}
+        tasks_of: defaultdict[str, set[str]] = defaultdict(set)
+        for point in points:
+            tasks_of[point.on or point.method].add(point.task)
+        self._lone = {name for name, tasks in tasks_of.items() if len(tasks) == 1 < len(self._tasks)}
+        self.spreads, self._model = SCORE_SPREADS, None
+        if points:
+            where = [
+                self._where(point, x_of(point.n_train, point.classes), z_of(point.classes), point.task)
+                for point in points
+            ]
+            values = np.array([self.scale.there(p.score) - _mean_lift(p.lift) for p in points])
+            variances = np.array([self.scale.variance(point) for point in points])
+            self.spreads = adapted(where, values, variances, SCORE_SPREADS)
+            self._model = Pooled(where, values, variances, self.spreads)
+
+    def _where(self, point: Point, x: float, z: float, task: str | None) -> Where:
+        name = point.on or point.method
+        return Where(x, z, task, name, point.group, point.lift, is_lone=name in self._lone)
 
     def predict(self, where: Sequence[Where]) -> tuple[Doubles, Doubles]:
         """Return mean, shape (m,), and covariance, shape (m, m), of scores on the scale."""
@@ -200,23 +150,73 @@ class Curves:
         """
         if self._model is None:
             return self.predict([])
-        z = _z_of(asked.classes)
-        if asked.task is not None and asked.classes is None:
-            z = next((_z_of(point.classes) for point in self._points if point.task == asked.task), 0.0)
-        ends, middle = [], []
+        classes = self._classes(asked)
+        z, x_asked = z_of(classes), x_of(asked.n_train, classes)
+        options: list[list[Where]] = []
         for method, own in self.by_method.items():
-            x = x_of(0 if all(point.n_train == 0 for point in own) else asked.n_train)
-            centre = float(np.mean([x_of(point.n_train) for point in own]))
-            lift, bare = self._lifts.get(method, own[0].lift), own[0].on or method
-            ends.append(Where(x, z, asked.task, bare, own[0].like, lift))
-            middle.append(Where(min(x, centre), z, asked.task, bare, own[0].like, lift))
-        pairs = zip(ends, middle, self._model.means(ends), self._model.means(middle), strict=True)
-        mean, covariance = self._model.predict([late if a >= m else early for late, early, a, m in pairs])
-        mean = mean + np.array([_mean_lift(end.lift) for end in ends])
-        typical = _typical_seed_variance(self._points, self.scale, asked.n_train)
+            there = replace(self._where(own[0], 0.0, z, asked.task), lift=self._lifts.get(method, own[0].lift))
+            xs = {x_of(point.n_train, point.classes) for point in own}
+            x = x_of(0, classes) if all(point.n_train == 0 for point in own) else x_asked
+            options.append([replace(there, x=at) for at in (x, *(at for at in xs if at < x))])
+        means = iter(self._model.means([where for of_one in options for where in of_one]).tolist())
+        best = [max(((next(means), where) for where in of_one), key=lambda pair: pair[0])[1] for of_one in options]
+        mean, covariance = self._model.predict(best)
+        mean = mean + np.array([_mean_lift(where.lift) for where in best])
+        typical = _typical_seed_variance(self._points, self.scale, x_asked)
         for i, (method, own) in enumerate(self.by_method.items()):
             cell = None if method in self.carried else measured_of(asked, own)
             if cell is not None:
                 mean[i], covariance[i], covariance[:, i] = self.scale.there(cell.score), 0.0, 0.0
                 covariance[i, i] = self.scale.of_measured(cell, typical)
         return mean, covariance
+
+    def ranges(self, asked: TaskTexts, mean: Doubles, covariance: Doubles) -> list[tuple[float, float, float]]:
+        """Return the expected score of each method and the ends of its 80 % interval: where one more fit would score.
+
+        Few tasks do not tell well how far tasks differ, so Student's t gives the ends. No score is below chance.
+
+        Args:
+            asked: the task.
+            mean: expected scores on the scale (`expected`), shape (m,).
+            covariance: their covariance, shape (m, m).
+        """
+        variance, quantile = np.maximum(np.diag(covariance), 0.0), _LEVEL_80
+        is_new = asked.task not in self._tasks
+        if is_new:
+            quantile = float(scipy.special.stdtrit(len(self._tasks) - 1 + _FURTHER_FREEDOM, 0.9))
+            x = x_of(asked.n_train, self._classes(asked))
+            of_seeds = _typical_seed_variance(self._points, self.scale, x) or 0.0
+            variance = variance + self.spreads.noise**2 + of_seeds
+        half = quantile * np.sqrt(variance)
+        chance = self.chance(asked)
+        found = []
+        for centre, width in zip(mean.tolist(), half.tolist(), strict=True):
+            ends = [max(self.scale.back(value), chance) for value in (centre - width, centre, centre + width)]
+            if is_new and self._is_accuracy:
+                ends = [_with_majority(share, chance, asked) for share in ends]
+            low, score, high = sorted(ends)
+            found.append((score, low, high))
+        return found
+
+    def chance(self, asked: TaskTexts) -> float:
+        """Return the accuracy of guessing among equal classes; the lower end, 0, for other metrics."""
+        classes = self._classes(asked)
+        return 1 / classes if self._is_accuracy and classes and self.scale.higher_is_better else 0.0
+
+    def _classes(self, asked: TaskTexts) -> float | None:
+        """Return the classes of a task: those asked for, else its points', else the usual number of tasks."""
+        known = self._tasks.get(asked.task or "")
+        if asked.classes is not None or (known is not None and known.classes is not None):
+            return asked.classes or (None if known is None else known.classes)
+        every = [math.log(point.classes) for point in self._tasks.values() if point.classes]
+        return min(math.exp(sum(every) / len(every)), max(asked.n_train, 2)) if every else None
+
+
+def _with_majority(share: float, chance: float, asked: TaskTexts) -> float:
+    """Return the accuracy on two unequal classes that stands for an accuracy on equal ones.
+
+    It is as far from what guessing reaches to 1. With more classes, the share of the most frequent one says little.
+    """
+    if asked.majority is None or asked.classes != 2 or asked.majority <= chance:
+        return share
+    return asked.majority + (1 - asked.majority) * (share - chance) / (1 - chance)

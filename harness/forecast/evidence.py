@@ -39,6 +39,8 @@ class Point:
         most_seconds: limit of the fits' seconds; None where there was none.
         on: label of the configuration without its backbone, where `method` names the backbone too.
         lift: change by the backbone; None for the one with the most measurements.
+        majority: share of the task's test rows in the most frequent class; None where it is not known, and for training
+            rows that were drawn with the same number of each class.
     """
 
     task: str
@@ -68,10 +70,17 @@ class Point:
     most_seconds: float | None = None
     on: str | None = None
     lift: Lift | None = None
+    majority: float | None = None
+
+    @property
+    def group(self) -> str:
+        """Group of methods whose scores differ alike: those of its role; fits cut short are a group of their own."""
+        role = self.facts.role or self.family
+        return f"{role}, cut" if self.is_cut else role
 
     @property
     def like(self) -> str:
-        """Group of methods that it resembles: its family; fits cut short are a group of their own."""
+        """Group of methods whose costs resemble its own: its family; fits cut short are a group of their own."""
         return f"{self.family}, cut" if self.is_cut else self.family
 
 
@@ -110,6 +119,7 @@ def gather(records: Iterable[Record]) -> Evidence:
     latest: dict[tuple[Any, ...], int] = {}
     for record in kept:
         latest[_mended(record)] = max(latest.get(_mended(record), 0), record.cell.version)
+    majorities = _majorities(kept)
     kept = [r for r in kept if r.cell.version == latest[_mended(r)] and r.facts.role != "floor"]
     cells = [replace(r.cell, config=config) for r, config in zip(kept, _merged(kept), strict=True)]
     tasks = task_names(kept)
@@ -119,12 +129,30 @@ def gather(records: Iterable[Record]) -> Evidence:
         task = tasks[cell.task, cell.data]
         groups[task, cell.backbone, name, cell.n_train, cell.draw].append(record)
     return Evidence(
-        tuple(_point(task, name, members) for (task, _, name, _, _), members in groups.items()),
+        tuple(
+            _point(task, name, members, majorities.get((members[0].cell.task, members[0].cell.data)))
+            for (task, _, name, _, _), members in groups.items()
+        ),
         KnownTexts.of_records(kept, tasks),
         len(kept),
         Counter(record.device for record in kept),
         frozenset(record.device for record in kept if record.cost.peak_device_bytes),
     )
+
+
+def _majorities(records: Iterable[Record]) -> dict[tuple[str, str], float]:
+    """Return the share of the most frequent class by task and data, as records of floors tell it.
+
+    Floors learn the most frequent class from rows in the pool's proportions; from few rows they may take another one.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for record in records:
+        if record.facts.role == "floor" and record.score is not None and record.cell.draw == "stratified":
+            value = record.score.value if record.score.metric == "accuracy" else record.score.others.get("accuracy")
+            if value is not None:
+                key = record.cell.task, record.cell.data
+                found[key] = max(value, found.get(key, 0.0))
+    return found
 
 
 def _mended(record: Record) -> tuple[Any, ...]:
@@ -219,7 +247,7 @@ def _says(fuller: dict[str, Any], config: dict[str, Any], unstated: dict[str, An
     return at_defaults and all(fuller.get(name, _NOTHING) == v for name, v in config.items())
 
 
-def _point(task: str, name: str, records: list[Record]) -> Point:
+def _point(task: str, name: str, records: list[Record], majority: float | None) -> Point:
     first = records[0]
     metric, values = _scores(records)
     mean = sum(values) / len(values)
@@ -260,6 +288,7 @@ def _point(task: str, name: str, records: list[Record]) -> Point:
         n_records=len(records),
         is_cut=_is_cut(first),
         most_seconds=first.cell.budget.train_seconds if _is_cut(first) else None,
+        majority=majority if first.cell.draw == "stratified" else None,
     )
 
 

@@ -1,11 +1,11 @@
-"""Partial pooling in closed form: levels and slopes of tasks and methods as one Gaussian process."""
+"""Partial pooling in closed form: random effects of tasks, groups of methods and methods as one Gaussian process."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,36 +14,48 @@ import scipy.linalg
 Doubles = npt.NDArray[np.float64]
 """An array of float64."""
 
+Shared = Literal["task", "group", "method", "backbone"]
+"""Name of a field of `Where`."""
+
+CURVE_LENGTH: Final = 0.7
+"""Distance in `Where.x` over which a smooth curve changes: about two doublings of the labels."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One normal random effect, which places have in common that agree in all of `shared`.
+
+    Attributes:
+        about: what the effect is of; one factor scales the spreads of all effects of it (`adapted`).
+        shared: fields of `Where` in which two places must agree; without any, all places do.
+        spread: standard deviation of the effect.
+        over: constant (None), straight in `x` or in `z`, or a smooth `curve` in `x`.
+        is_lone: whether only methods that were measured on one task have it.
+    """
+
+    about: str
+    shared: tuple[Shared, ...]
+    spread: float
+    over: Literal["x", "z", "curve"] | None = None
+    is_lone: bool = False
+
 
 @dataclass(frozen=True)
 class Spreads:
-    """How far things differ, as standard deviations; all terms are normal and independent of each other.
+    """How far things differ: independent normal random effects.
 
     Attributes:
-        level, slope: the whole, and its change with `Where.x`.
-        covariate: its change with `Where.z`.
-        task, task_slope: tasks around the whole.
-        family, family_slope, family_covariate: families of methods, and their changes with `x` and `z`.
-        family_task: a family on a task, around the sum of both: frozen features suit some tasks, say.
-        method, method_slope: methods around their family.
-        both, both_slope: a method on a task, around the sum of both.
-        noise: a mean over many seeds, around all of these.
+        terms: the effects.
+        noise: standard deviation of a mean over many seeds, around all effects.
     """
 
-    level: float
-    slope: float
-    covariate: float
-    task: float
-    task_slope: float
-    family: float
-    method: float
-    method_slope: float
-    both: float
-    both_slope: float
+    terms: tuple[Term, ...]
     noise: float
-    family_slope: float = 0.0
-    family_covariate: float = 0.0
-    family_task: float = 0.0
+
+    def scaled(self, by: Mapping[str, float]) -> Spreads:
+        """Return the spreads times a factor for what they are about; `noise` is about `noise`."""
+        terms = tuple(replace(term, spread=term.spread * by.get(term.about, 1.0)) for term in self.terms)
+        return Spreads(terms, self.noise * by.get("noise", 1.0))
 
 
 @dataclass(frozen=True)
@@ -76,48 +88,56 @@ class Where:
         z: further covariate of the task; 0 where it is not known.
         task: name of the task; None is a task without measurements.
         method: label of the configuration.
-        family: family of the method.
+        group: group of methods that it belongs to.
         lift: change by the backbone; None for the one with the most measurements, and without a backbone.
+        backbone: name of the backbone, where effects of backbones are modelled.
+        is_lone: whether the method was measured on one task alone.
     """
 
     x: float
     z: float
     task: str | None
     method: str
-    family: str
+    group: str
     lift: Lift | None = None
+    backbone: str | None = None
+    is_lone: bool = False
 
 
 class Pooled:
-    """A linear model with crossed random levels and slopes, whose posterior is exact.
+    """A linear model with crossed random effects, whose posterior is exact.
+
+    The mean of all is not known beforehand: it is that of generalised least squares, and its error counts.
 
     Args:
         where: places of the n measurements.
         values: measured values, shape (n,).
         variances: variance of each measurement, shape (n,).
-        spreads: spreads of all terms.
+        spreads: spreads of all effects.
     """
 
     def __init__(self, where: Sequence[Where], values: Doubles, variances: Doubles, spreads: Spreads) -> None:
-        self._where, self._spreads = list(where), spreads
-        self._mean = float(np.mean(values))
-        covariance = kernel(self._where, self._where, spreads)
+        self.where, self.spreads = list(where), spreads
+        covariance = kernel(self.where, self.where, spreads)
         covariance[np.diag_indices_from(covariance)] += variances + spreads.noise**2
         # Symmetric: its transpose is laid out as LAPACK wants it, and is not copied.
         self._root = scipy.linalg.cholesky(covariance.T, lower=True, overwrite_a=True, check_finite=False)
-        residual = values - self._mean
-        self._weights = self._solve(self._solve(residual), transposed=True)
-        self.log_likelihood = float(-0.5 * residual @ self._weights - np.log(np.diag(self._root)).sum())
+        ones = self._solve(self._solve(np.ones(len(values))), transposed=True)
+        self._ones, self._precision = ones, float(ones.sum())
+        self.mean = float(ones @ values) / self._precision
+        self._weights = self._solve(self._solve(values - self.mean), transposed=True)
 
     def predict(self, where: Sequence[Where]) -> tuple[Doubles, Doubles]:
-        """Return mean, shape (m,), and covariance, shape (m, m), of the values that endless seeds would give."""
-        across = kernel(self._where, where, self._spreads)
+        """Return posterior mean, shape (m,), and covariance, shape (m, m), of values without noise."""
+        across = kernel(self.where, where, self.spreads)
         half = self._solve(across)
-        return self._mean + across.T @ self._weights, kernel(where, where, self._spreads) - half.T @ half
+        of_mean = 1 - across.T @ self._ones
+        covariance = kernel(where, where, self.spreads) - half.T @ half + np.outer(of_mean, of_mean) / self._precision
+        return self.mean + across.T @ self._weights, covariance
 
     def means(self, where: Sequence[Where]) -> Doubles:
         """Return the posterior mean alone, shape (m,), for much less work."""
-        return np.asarray(self._mean + kernel(self._where, where, self._spreads).T @ self._weights)
+        return np.asarray(self.mean + kernel(self.where, where, self.spreads).T @ self._weights)
 
     def _solve(self, right: Doubles, *, transposed: bool = False) -> Doubles:
         trans: Literal["N", "T"] = "T" if transposed else "N"
@@ -126,21 +146,44 @@ class Pooled:
 
 
 def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Doubles:
-    """Return the covariance of values at `a` and at `b` before any is measured, shape (len(a), len(b)).
+    """Return the covariance of values at `a` and at `b` before any is measured, shape (len(a), len(b))."""
+    return sum(kernels(a, b, spreads).values(), np.zeros((len(a), len(b))))
 
-    It is a constant and a slope in each covariate. These depend only on what the two share: task, family or method.
-    """
-    shared = 4 * _same(a, b, "task") + 2 * _same(a, b, "family") + _same(a, b, "method")
-    constant, slope, covariate = (np.array(column) for column in zip(*_by_shared(spreads), strict=True))
-    found = slope.take(shared)
-    found *= np.multiply.outer(_column(a, "x"), _column(b, "x"))
-    found += constant.take(shared)
-    of_covariate = covariate.take(shared)
-    of_covariate *= np.multiply.outer(_column(a, "z"), _column(b, "z"))
-    found += of_covariate
+
+def kernels(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> dict[str, Doubles]:
+    """Return the parts of the covariance by what the effects are about; changes by backbones are about `backbone`."""
+    by_shared: defaultdict[tuple[str, tuple[Shared, ...]], list[Term]] = defaultdict(list)
+    for term in spreads.terms:
+        if term.spread:
+            by_shared[term.about, term.shared].append(term)
+    xa, xb, za, zb = _column(a, "x"), _column(b, "x"), _column(a, "z"), _column(b, "z")
+    straight = np.multiply.outer(xa, xb)
+    lone = np.multiply.outer(_column(a, "is_lone"), _column(b, "is_lone"))
+    smooth: Doubles | None = None
+    same = {name: _same(a, b, name) for name in {name for _, shared in by_shared for name in shared}}
+    found: dict[str, Doubles] = {}
+    for (about, shared), terms in by_shared.items():
+        part = np.zeros((len(a), len(b)))
+        for term in terms:
+            if term.is_lone:
+                if lone.any():
+                    part += term.spread**2 * lone
+            elif term.over is None:
+                part += term.spread**2
+            elif term.over == "x":
+                part += term.spread**2 * straight
+            elif term.over == "z":
+                part += np.multiply.outer(term.spread**2 * za, zb)
+            else:
+                if smooth is None:
+                    smooth = np.exp(-0.5 * (np.subtract.outer(xa, xb) / CURVE_LENGTH) ** 2)
+                part += term.spread**2 * smooth
+        for name in shared:
+            part *= same[name]
+        found[about] = found[about] + part if about in found else part
     if any(point.lift is not None for point in a) and any(point.lift is not None for point in b):
-        found += _of_lifts(a, b)
-    return np.asarray(found)
+        found["backbone"] = found.get("backbone", 0.0) + _of_lifts(a, b)
+    return found
 
 
 def _of_lifts(a: Sequence[Where], b: Sequence[Where]) -> Doubles:
@@ -160,35 +203,68 @@ def _of_lifts(a: Sequence[Where], b: Sequence[Where]) -> Doubles:
     return np.asarray(covariance)
 
 
-def _same_values(a: Sequence[str | None], b: Sequence[str | None]) -> Doubles:
+_PRIOR_SPREAD: Final = 0.5
+"""Prior standard deviation of the logarithm of a factor of spreads."""
+
+_MOST_FITTED: Final = 320
+"""Largest number of measurements that factors of spreads are fitted to."""
+
+_ROUNDS: Final = 6
+_LARGEST_STEP: Final = 0.5
+
+
+def adapted(where: Sequence[Where], values: Doubles, variances: Doubles, spreads: Spreads) -> Spreads:
+    """Return the spreads times the most likely factors, one for all effects about the same thing.
+
+    The likelihood is restricted (REML), and each factor's logarithm has a normal prior about 0. So a little evidence
+    leaves the given spreads nearly as they are. Steps are those of the average information matrix (Gilmour, Thompson
+    and Cullis, "Average information REML", Biometrics 51, 1995).
+    """
+    kept = _spaced(where, _MOST_FITTED)
+    where, y, v = [where[i] for i in kept], values[kept], variances[kept]
+    parts = kernels(where, where, spreads)
+    parts["noise"] = spreads.noise**2 * np.eye(len(where))
+    names, logs, best = list(parts), np.zeros(len(parts)), (-np.inf, np.zeros(len(parts)))
+    for _ in range(_ROUNDS):
+        now = [np.exp(2 * log) * parts[name] for name, log in zip(names, logs, strict=True)]
+        covariance = np.sum(now, axis=0)
+        covariance[np.diag_indices_from(covariance)] += v
+        root = scipy.linalg.cholesky(covariance, lower=True, check_finite=False)
+        inverse = scipy.linalg.cho_solve((root, True), np.eye(len(y)), check_finite=False)
+        ones = inverse.sum(0)
+        projected = inverse - np.outer(ones, ones) / ones.sum()
+        weights = projected @ y
+        likelihood = -np.log(np.diag(root)).sum() - 0.5 * (np.log(ones.sum()) + y @ weights)
+        likelihood -= 0.5 * (logs @ logs) / _PRIOR_SPREAD**2
+        if likelihood > best[0]:
+            best = (likelihood, logs)
+        moved = np.array([part @ weights for part in now])  # each times 2: the derivative along the logarithm
+        slope = moved @ weights - np.array([np.sum(projected * part) for part in now])
+        curvature = 2 * moved @ projected @ moved.T
+        gradient = slope - logs / _PRIOR_SPREAD**2
+        step = np.linalg.solve(curvature + np.eye(len(names)) / _PRIOR_SPREAD**2, gradient)
+        logs = logs + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+        if np.abs(step).max() < 0.02:
+            break
+    return spreads.scaled(dict(zip(names, np.exp(best[1]).tolist(), strict=True)))
+
+
+def _spaced(where: Sequence[Where], most: int) -> npt.NDArray[np.intp]:
+    """Return the indices of at most so many places, evenly spaced through tasks, methods and sizes."""
+    if len(where) <= most:
+        return np.arange(len(where))
+    order = sorted(range(len(where)), key=lambda i: (str(where[i].task), where[i].method, where[i].x))
+    return np.array([order[i] for i in np.linspace(0, len(where) - 1, most).round().astype(int)])
+
+
+def _same(a: Sequence[Where], b: Sequence[Where], name: str) -> npt.NDArray[np.bool_]:
+    return _same_values([getattr(point, name) for point in a], [getattr(point, name) for point in b])
+
+
+def _same_values(a: Sequence[str | None], b: Sequence[str | None]) -> npt.NDArray[np.bool_]:
     codes: dict[str | None, int] = {}
     first, second = ([codes.setdefault(value, len(codes)) for value in values] for values in (a, b))
-    return np.equal.outer(first, second).astype(np.float64)
-
-
-def _by_shared(s: Spreads) -> Iterator[tuple[float, float, float]]:
-    """Yield constant, slope in `x` and slope in `z` for another or the same task, family and method."""
-    for task, family, method in itertools.product((0, 1), repeat=3):
-        both = task * method
-        yield (
-            s.level**2
-            + task * s.task**2
-            + family * (s.family**2 + task * s.family_task**2)
-            + method * s.method**2
-            + both * s.both**2,
-            s.slope**2
-            + task * s.task_slope**2
-            + family * s.family_slope**2
-            + method * s.method_slope**2
-            + both * s.both_slope**2,
-            s.covariate**2 + family * s.family_covariate**2,
-        )
-
-
-def _same(a: Sequence[Where], b: Sequence[Where], name: str) -> npt.NDArray[np.int8]:
-    codes: dict[str | None, int] = {}
-    first, second = ([codes.setdefault(getattr(point, name), len(codes)) for point in points] for points in (a, b))
-    return np.equal.outer(first, second).astype(np.int8)
+    return np.asarray(np.equal.outer(first, second))
 
 
 def _column(points: Sequence[Where], name: str) -> Doubles:

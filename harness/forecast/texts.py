@@ -35,6 +35,7 @@ class TaskTexts:
         longest_read: tokens of the longest text, training or test.
         terms: number of different words, and pairs of neighbouring words, in the training texts.
         classes: number of classes.
+        majority: share of the most frequent class.
     """
 
     task: str | None
@@ -44,6 +45,7 @@ class TaskTexts:
     longest_read: float | None = None
     terms: float | None = None
     classes: int | None = None
+    majority: float | None = None
 
     @property
     def coefficients(self) -> int:

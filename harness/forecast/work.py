@@ -15,6 +15,16 @@ STEADY_TOKENS: Final = 128.0
 It holds gradients, the optimiser's state and rounded copies of weights. The log likelihoods of 96, 128 and 192 for the
 reference results lie within 1 of each other."""
 
+_LEAST_ENTRIES: Final = 3000.0
+"""Entries of a matrix of words that the constant part of a fit without a backbone counts as."""
+
+_BY_CLASSES: Final = 0.85
+"""Power of the rows of coefficients that such a fit's seconds grow with: their errors in the reference results are half
+as large as with the number of labels alone."""
+
+_REPEATED: Final = 3.0
+"""Largest mean number of texts with the same term, where texts are counted by their terms."""
+
 _LEAST_BYTES: Final = 1.3e6
 """Least memory of any fit."""
 
@@ -23,16 +33,21 @@ _COEFFICIENT_BYTES: Final = 330.0
 and five more in float64 are 200; cells of the reference results with many have 290 to 410."""
 
 
-def log_work(point: Point, n_train: int, tokens: float | None) -> float:
-    """Return the logarithm of the texts that a fit to `n_train` labels reads, times their tokens / 32.
+def log_work(point: Point, texts: TaskTexts) -> float:
+    """Return the logarithm of the work of a fit, up to a factor of its method.
 
-    Steps are no straight line in the number of labels: small fits have a least number of them. The method's settings
-    give the number. Passes per text and seconds of a unit of work are fitted for each method. Methods without a
-    backbone grow with their rows.
+    With a backbone it is the texts that the fit reads, times their tokens / 32. Steps are no straight line in the number
+    of labels: small fits have a least number of them. The method's settings give the number. Passes per text and
+    seconds of a unit of work are fitted for each method.
+
+    Without a backbone it is the entries of the matrix of words, times classes, beside a constant part.
     """
-    if point.backbone is None:
-        return math.log(max(n_train, 1))
-    return math.log(texts_read(point.facts, n_train) * (tokens or 32.0) / 32)
+    if point.backbone is not None:
+        return math.log(texts_read(point.facts, texts.n_train) * (texts.tokens or 32.0) / 32)
+    entries = texts.n_train * (texts.tokens or 32.0)
+    if texts.terms is not None:  # texts without spaces have one word each
+        entries = min(entries, _REPEATED * texts.terms)
+    return math.log(_LEAST_ENTRIES + entries * texts.coefficients**_BY_CLASSES)
 
 
 def longest_read(point: Point, texts: TaskTexts) -> float | None:
