@@ -17,7 +17,7 @@ from harness.advice.question import Question
 from harness.advice.reach import Reach, find_reach
 from harness.advice.relevant import MOST_BEYOND, device_of, points_with_costs, relevant
 from harness.advice.spending import AdvisedSpending, AskedSpending, with_spending
-from harness.advice.tiers import BEYOND_CHANCE, Tier, Unit, find_tiers
+from harness.advice.tiers import BEYOND_CHANCE, Tier, Unit, find_best, find_tiers
 from harness.cost import Probed
 from harness.forecast import CostModel, Evidence, gather
 from harness.records import EncoderFacts, PublishedEncoder, Record
@@ -229,8 +229,8 @@ def _costs(
 ) -> tuple[dict[str, float], Unit]:
     """Return the costs by which tiers are ordered, and their unit.
 
-    With a number of predictions they are the totals, in money where prices are known. Where methods that prompt compete,
-    they are seconds of training and of `USUAL_PREDICTIONS` predictions. Else they are seconds of training.
+    With a number of predictions they are the totals, in money where prices are known. Where methods that prompt
+    compete, they are seconds of training and of `USUAL_PREDICTIONS` predictions. Else they are seconds of training.
     """
     if predictions is not None:
         totals = [one for one, choice in zip(answer.spending, answer.choices, strict=True) if choice.fits]
@@ -295,9 +295,7 @@ def _labels_buy(question: Question, best: AdvisedMethod | None, answering: Answe
     asked = replace(question, n_train=n_more)
     later = answering.find(asked)
     fitting = [choice for choice in later.choices if choice.fits]
-    costs = {choice.method: choice.train_seconds for choice in fitting if choice.train_seconds is not None}
-    tiers = find_tiers(fitting, costs, later.beliefs)
-    first = tiers[-1].method if tiers else None
+    first = find_best(fitting, {choice.method: choice.train_seconds for choice in fitting}, later.beliefs)
     return [_with_labels(n_more, best, first, later, by_cost=question.min_score is not None)]
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.advice.choices import AdvisedMethod, Beliefs
 from harness.advice.question import LIMITS, Question
-from harness.advice.tiers import BEYOND_CHANCE, find_tiers
+from harness.advice.tiers import BEYOND_CHANCE, find_best
 from harness.support import text
 
 SHOWN: Final[dict[str, Callable[[float], str]]] = {
@@ -131,18 +131,15 @@ def find_relaxations(
         alone = [choice for choice in outside if set(over[choice.method]) == {name}]
         if not alone:
             continue
-        costs = {one.method: one.train_seconds for one in alone if one.train_seconds is not None}
-        top = find_tiers(alone, costs, beliefs)[-1].method
-        if (name != "min_score" and (best is None or beliefs.is_better(top, best) >= BEYOND_CHANCE)) or (
-            name == "min_score" and best is None
-        ):
+        top = find_best(alone, {one.method: one.train_seconds for one in alone}, beliefs) or alone[0].method
+        is_better = best is None or beliefs.is_better(top, best) >= BEYOND_CHANCE
+        if best is None if name == "min_score" else is_better:
             found.append(_relaxed(top, over, beliefs, best))
     if not found and best is None and outside:
         fewest = min(len(over[choice.method]) for choice in outside)
         near = [choice for choice in outside if len(over[choice.method]) == fewest]
-        found.append(
-            _relaxed(min(near, key=lambda one: _distance(question, over[one.method])).method, over, beliefs, None)
-        )
+        nearest = min(near, key=lambda one: _distance(question, over[one.method]))
+        found.append(_relaxed(nearest.method, over, beliefs, None))
     return tuple(sorted(found, key=lambda one: -beliefs.of(one.method)))
 
 

@@ -9,6 +9,9 @@ from harness.forecast import TaskTexts
 from harness.support import UsageError, checked_text, real_number, text
 
 LIMITS = ("train_seconds", "peak_memory_bytes", "trainable_parameters", "predict_milliseconds")
+_TERMS_A_SEQUENCE = 2
+"""Terms of TF-IDF for each sequence of characters, such as a protein: it is one word, unlike all others."""
+
 _TEXTS = ("kind", "backbone", "device", "task")
 
 
@@ -104,7 +107,7 @@ class Question:
             tokens=self.tokens,
             longest=self.longest,
             longest_read=self.longest_to_predict,
-            terms=self.terms,
+            terms=self.terms or (_TERMS_A_SEQUENCE * self.n_train if self.characters else None),
             classes=self.classes,
             majority=self.majority,
         )

@@ -91,7 +91,7 @@ def find_reach(
         _rounded(middle),
         None if low is None or low <= start else _rounded(low),
         _rounded(high),
-        sizes[-1],
+        _rounded(sizes[-1]) or sizes[-1],
     )
 
 

@@ -102,7 +102,7 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
 
 
 def _tasks(points: Sequence[Point], metric: str, task: str | None) -> tuple[bool, int, int]:
-    """Return the place of a metric: that of the task asked for, else that of the most tasks, and of the most records."""
+    """Return the place of a metric: that of the task asked for first, then that of most tasks, then of most records."""
     own = [point for point in points if point.metric == metric]
     return any(p.task == task for p in own), len({p.task for p in own}), sum(p.n_records for p in own)
 
@@ -129,10 +129,8 @@ def _of_like_texts(question: Question, points: list[Point], evidence: Evidence, 
     characters are not judged by such tasks.
     """
     of_characters = _of_characters(evidence)
-    if question.task is not None:
-        is_of_characters = question.task in of_characters
-    else:
-        is_of_characters = bool(question.characters)
+    task = question.task
+    is_of_characters = bool(question.characters) if task is None else task in of_characters
     if is_of_characters:
         kept = [point for point in points if point.task in of_characters]
         if kept:

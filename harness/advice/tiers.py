@@ -4,13 +4,13 @@ The rule, for the methods that fit and whose cost is known:
 
 1. A method on one or two tasks, where another has twice as many at least, competes only if it is clearly better than
    every better measured method that costs no more.
-2. **Best** is the highest expected score. Ties go to the cheapest method, and of those with the same cost in two digits to
-   the better measured one. Methods tie if their expected scores are at most half a point apart, and the better one is
+2. **Best** is the highest expected score. Ties go to the cheapest method, and of those with the same cost in two digits
+   to the better measured one. Methods tie if their expected scores are at most a point apart, and the better one is
    better with a probability below 60 %.
 3. The other tiers cost less and do not tie with the best. They lie on the upper hull of expected score against the
    logarithm of cost, so that each doubling of cost buys less than the one before.
-4. A method that beats the tier before it with a probability below 60 % is no tier, unless it is the best. There are at most
-   five.
+4. A method that beats the tier before it with a probability below 60 % is no tier, unless it is the best. A tier that
+   costs more than two thirds of the next one is left out. There are at most five.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from harness.advice.choices import AdvisedMethod, Beliefs, Gain, have_few_tasks
 BEYOND_CHANCE: Final = 0.6
 """Least probability of being better at all with which a method is a tier."""
 
-TIE: Final = 0.005
-"""Largest distance of two expected scores that is a tie, as a share of the metric's range: half a point."""
+TIE: Final = 0.01
+"""Largest distance of two expected scores that is a tie, as a share of the metric's range: one point."""
+
+SAVING: Final = 2 / 3
+"""Largest share of the next tier's cost at which a cheaper tier is worth a line."""
 
 CLEARLY: Final = 0.9
 """The same for a method that was measured on few tasks."""
@@ -49,7 +52,7 @@ class Tier:
     """A method on the way from cheap to best, and what it buys over the tier before it.
 
     Attributes:
-        name: `best` is the last tier. Others are `nearly free` if they cost at most 2 seconds, or a twentieth of the best.
+        name: `best` is the last tier. Others are `nearly free` at no more than 2 seconds, or a twentieth of the best.
             `good value` is the one of the rest that gains most over the tier before it for a doubling of cost.
             `cheapest` is the first tier where it is not nearly free; any further one is `between`.
         method, backbone: as in `AdvisedMethod`, which holds its price.
@@ -105,6 +108,13 @@ def find_tiers(
         found.append(Tier(name, method, own.backbone, costs.get(method), gain, extra))
         before = own
     return tuple(found)
+
+
+def find_best(choices: Sequence[AdvisedMethod], costs: Mapping[str, float | None], beliefs: Beliefs) -> str | None:
+    """Return the label of the best tier alone; None where there is no choice."""
+    known = {method: cost for method, cost in costs.items() if cost is not None}
+    among = [choice for choice in choices if choice.method in known] or list(choices)
+    return _best(_able(among, known, beliefs), known, beliefs) if among else None
 
 
 def _able(known: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: Beliefs) -> list[AdvisedMethod]:
@@ -185,6 +195,8 @@ def _worth_it(hull: Sequence[tuple[float, float, str]], beliefs: Beliefs) -> lis
     kept = list(hull[:1])
     for place in hull[1:]:
         if place is hull[-1] or beliefs.is_better(place[2], kept[-1][2]) >= BEYOND_CHANCE:
+            while kept and 2 ** (kept[-1][0] - place[0]) > SAVING:
+                kept.pop()
             kept.append(place)
     while len(kept) > _MOST:
         least = min(range(1, len(kept) - 1), key=lambda i: kept[i][1] - kept[i - 1][1])

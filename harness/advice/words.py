@@ -28,7 +28,7 @@ def heading(answer: Advice) -> str:
     within = f", at most {' and '.join(filter(None, (', '.join(limits[:-1]), limits[-1])))}" if limits else ""
     labels = text.counted(int(question.n_train), "label") if question.n_train else "no labels"
     if question.min_score is not None and answer.best is None and answer.tiers:
-        within += f" ({text.score(question.min_score)} is out of reach)"
+        within += f" (none is expected to reach {text.score(question.min_score)})"
     elif question.min_score is not None:
         within += f", methods expected to reach {text.score(question.min_score)}"
     return f"Expected {answer.metric} with {labels}{within}"
@@ -38,9 +38,7 @@ def tier_rows(answer: Advice) -> list[list[str]]:
     """Return the names of the columns and one row for each tier, as texts."""
     has_labels = len({answer.choice(tier.method).labels for tier in answer.tiers}) > 1
     names = ["", "method", f"{answer.metric} (80 %)", "train", "memory", "trained", "a text"]
-    rows = [
-        [*names, *(["labels"] if has_labels else []), *([_cost_name(answer)] if _shows_cost(answer) else []), "tasks"]
-    ]
+    rows = [[*names, *["labels"] * has_labels, *[_cost_name(answer)] * _shows_cost(answer), "tasks"]]
     for tier in answer.tiers:
         own = answer.choice(tier.method)
         milliseconds = None if own.predict_milliseconds is None else own.predict_milliseconds / 1000
@@ -70,16 +68,18 @@ def _cost_name(answer: Advice) -> str:
 
 
 def bought(answer: Advice) -> list[str]:
-    """Return a sentence for each tier after the first: what it buys over the tier before it."""
+    """Return a line for each tier after the first: what it buys over the tier before it."""
     found = []
-    for before, tier in zip(answer.tiers, answer.tiers[1:], strict=False):
+    for tier in answer.tiers:
         if tier.gain is None:
             continue
         extra = ""
         if tier.extra_seconds is not None:
-            extra = f", for {text.seconds(abs(tier.extra_seconds))} {'more' if tier.extra_seconds >= 0 else 'less'}"
-        gain = _gain(tier.gain, in_points=answer.highest == 1)
-        found.append(f"{before.method} → {tier.method}: {gain}, better with {_share(tier.gain.probability)}{extra}.")
+            more = "more" if tier.extra_seconds >= 0 else "less"
+            extra = f", for {text.seconds(abs(tier.extra_seconds))} {more} of training"
+        found.append(f"{tier.method}: {_gain(tier.gain, in_points=answer.highest == 1)}{extra}")
+    if found:
+        found.insert(0, "What it buys over the row above (80 % interval; probability to be better at all):")
     return found
 
 
@@ -87,14 +87,12 @@ def _gain(gain: Gain, *, in_points: bool) -> str:
     factor, digits = (100, 1) if in_points else (1, 3)
     unit = " points" if in_points else ""
     middle, low, high = (f"{factor * value:+.{digits}f}" for value in (gain.expected, gain.low, gain.high))
-    return f"{middle}{unit} (80 %: {low} to {high})"
+    return f"{middle}{unit} ({low} to {high}; {_share(gain.probability)})"
 
 
 def _share(share: float) -> str:
-    """Return a probability in words."""
-    return "a probability " + (
-        "below 1 %" if share < 0.01 else "above 99 %" if share > 0.99 else f"of {100 * share:.0f} %"
-    )
+    """Return a probability in percent."""
+    return "below 1 %" if share < 0.01 else "above 99 %" if share > 0.99 else f"{100 * share:.0f} %"
 
 
 def beside(answer: Advice) -> list[str]:
@@ -103,7 +101,8 @@ def beside(answer: Advice) -> list[str]:
     best, wanted = answer.best, answer.question.min_score
     reached = []
     if best is not None and wanted is not None and best.chance_to_reach is not None:
-        reached.append(f"{best.method} reaches {text.score(wanted)} with {_share(best.chance_to_reach)}.")
+        chance = f"a probability of {_share(best.chance_to_reach)}"
+        reached.append(f"{best.method} reaches {text.score(wanted)} with {chance}.")
     others = [one for one in answer.choices if one.fits and one.method not in in_tiers]
     found = reached
     probes = [one for one in answer.choices if one.fits and one.role == FROZEN]
@@ -114,11 +113,8 @@ def beside(answer: Advice) -> list[str]:
     if others:
         n_few = sum(one.has_few_tasks for one in others)
         few = f" ({n_few} measured on 1 or 2 tasks only)" if n_few else ""
-        verb = "fits, and is" if len(others) == 1 else "fit; none is"
-        it = "not expected" if len(others) == 1 else "expected"
-        found.append(
-            f"{text.counted(len(others), 'other method')}{few} {verb} {it} to buy more for its price (`--all`)."
-        )
+        verb = "fits, and is not" if len(others) == 1 else "fit; none is"
+        found.append(f"{text.counted(len(others), 'other method')}{few} {verb} expected to buy more (`--all`).")
     return found + unknown_costs(answer)
 
 
