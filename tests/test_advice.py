@@ -18,7 +18,8 @@ import harness
 from harness.advice.answer import answer_question
 from harness.advice.own_texts import describe_texts
 from harness.advice.question import Question
-from harness.advice.validate import RULES, validate_advice
+from harness.advice.trials import RULES
+from harness.advice.validate import validate_advice
 from harness.forecast.evidence import gather
 from harness.forecast.pooled import Pooled, Spreads, Where
 from harness.records.record import Budget, Cost
@@ -124,7 +125,7 @@ def test_what_does_not_fit_says_by_how_much_and_what_more_would_buy():
         if r.cell.task == "a" and (r.cell.method, r.cell.n_train) == ("full", 2048)
     ]
     assert slow["full"].train_seconds == pytest.approx(np.median(own))
-    assert slow["full"].why_not == (f"needs {np.median(own) / 60:.1f} min",)
+    assert slow["full"].why_not == (f"needs {np.median(own) / 60:.1f} min of training",)
     assert tight.best.method not in slow
     assert any("would fit" in line for line in tight.more)
 
@@ -184,7 +185,7 @@ def test_for_half_of_the_questions_the_cheapest_come_first(peft):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"n_train": 0}, "expected a whole number"),
+        ({"n_train": -1}, "expected a whole number"),
         ({"n_train": 10, "classes": 1}, "expected at least 2 classes"),
         ({"n_train": 10, "classes": 11}, "at least one label for each"),
         ({"n_train": 10, "train_seconds": -1.0}, "expected a number above 0"),
@@ -222,7 +223,8 @@ def test_unknown_costs_do_not_fit_a_limit():
     records = [dataclasses.replace(r, cost=Cost()) if r.cell.method == "full" else r for r in grids()]
     answer = answer_question(Question(n_train=256, train_seconds=1e6), records)
     (full,) = [choice for choice in answer.choices if choice.method == "full"]
-    assert full.why_not == ("its train_seconds is not known",)
+    assert full.why_not == ("its training time is not known",)
+    assert full in answer.not_known
 
 
 # ---- as people ask
@@ -234,7 +236,7 @@ def test_a_file_says_how_many_labels_there_are(tmp_path):
     tokens = pytest.approx(2 + 1.35 * 4)
     found = describe_texts(path, "text", "label")
     terms = TfidfVectorizer(ngram_range=(1, 2)).fit([f"some words number {i}" for i in range(20)]).vocabulary_
-    shape = {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens, "terms": len(terms)}
+    shape = {"n_train": 20, "classes": 2, "majority": 0.5, "tokens": tokens, "longest": tokens, "terms": len(terms)}
     assert found == {"kind": "classification", **shape}
     path.write_text("text,label\n" + "".join(f"{'word ' * (i + 1) * 10},{'ab'[i % 2]}\n" for i in range(20)))
     assert describe_texts(path, "text", "label")["longest"] == 128.0  # longer texts are cut there

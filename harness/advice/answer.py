@@ -17,7 +17,7 @@ from harness.advice.question import Question
 from harness.advice.reach import Reach, find_reach
 from harness.advice.relevant import MOST_BEYOND, device_of, points_with_costs, relevant
 from harness.advice.spending import AdvisedSpending, AskedSpending, with_spending
-from harness.advice.tiers import BEYOND_CHANCE, Tier, Unit, find_best, find_tiers
+from harness.advice.tiers import BEYOND_CHANCE, Tier, Unit, find_best, find_tiers, ties
 from harness.cost import Probed
 from harness.forecast import CostModel, Evidence, gather
 from harness.records import EncoderFacts, PublishedEncoder, Record
@@ -102,7 +102,7 @@ class Advice:
         found = pd.DataFrame([asdict(choice) for choice in self.choices])
         if not self.spending:
             return found
-        further = pd.DataFrame([asdict(one) for one in self.spending]).drop(columns=["method", "backbone"])
+        further = pd.DataFrame([asdict(one) for one in self.spending]).drop(columns=["method", "backbone", "is_prompted"])
         return found.join(further)
 
     def to_json(self) -> str:
@@ -196,7 +196,7 @@ def _seconds(choice: AdvisedMethod) -> float:
 
 
 def _with_tiers(answer: Advice, found: Found, spending: AskedSpending | None) -> Advice:
-    """Return the answer with its tiers; without a score to reach, or predictions, the best tier is the first choice.
+    """Return the answer with its tiers. The best tier is the first choice, unless a score to reach was given.
 
     If the score to reach alone keeps all methods out, the tiers are those without it.
     """
@@ -205,16 +205,19 @@ def _with_tiers(answer: Advice, found: Found, spending: AskedSpending | None) ->
     ]
     costs, unit = _costs(answer, fitting, None if spending is None else spending.predictions)
     is_by_total = spending is not None and spending.predictions is not None
-    first = answer.best.method if is_by_total and answer.best is not None else None
-    tiers = find_tiers(fitting, costs, found.beliefs, unit, first)
+    tolerance = spending.score_tolerance if spending is not None and is_by_total else None
+    tiers = find_tiers(fitting, costs, found.beliefs, unit, tolerance)
     if not tiers:
         return answer
     predictions = 0.0 if unit == "training seconds" else USUAL_PREDICTIONS
     if spending is not None and spending.predictions is not None:
         predictions = spending.predictions
     found_tiers = replace(answer, tiers=tiers, cost_unit=unit, predictions=predictions)
-    if is_by_total or (answer.question.min_score is not None and answer.best is not None):
+    if answer.question.min_score is not None and answer.best is not None and not is_by_total:
         return found_tiers
+    top, first = answer.choices[0], found_tiers.choice(tiers[-1].method)
+    if "train_seconds" in top.unknown and top.fits and not ties(top, first, found.beliefs):
+        return found_tiers  # the best may be one whose cost is not known
     places = sorted(range(len(answer.choices)), key=lambda i: answer.choices[i].method != tiers[-1].method)
     in_use = tuple(answer.spending[i] for i in places) if answer.spending else ()
     return replace(found_tiers, choices=tuple(answer.choices[i] for i in places), spending=in_use)

@@ -74,7 +74,7 @@ def find_tiers(
     costs: Mapping[str, float],
     beliefs: Beliefs,
     unit: Unit = "training seconds",
-    best: str | None = None,
+    tolerance: float | None = None,
 ) -> tuple[Tier, ...]:
     """Return the tiers, from the cheapest to the best; none where nothing fits.
 
@@ -83,17 +83,19 @@ def find_tiers(
         costs: costs by label; methods without one are no tiers, unless no cost is known at all.
         beliefs: expected scores.
         unit: unit of the costs.
-        best: label of the method that is to be the best tier; None finds it.
+        tolerance: distance of expected scores that is a tie, whatever its probability; None is the usual rule.
     """
     by_method = {choice.method: choice for choice in choices}
     known = [choice for choice in choices if choice.method in costs] or list(choices)
     if not known:
         return ()
     able = _able(known, costs, beliefs)
-    last = best if best in by_method else _best(able, costs, beliefs)
+    last = _best(able, costs, beliefs, tolerance)
     limit = costs.get(last, 0.0)
     below = [
-        one for one in able if costs.get(one.method, math.inf) < limit and _is_worse(one, by_method[last], beliefs)
+        one
+        for one in able
+        if costs.get(one.method, math.inf) < limit and _is_worse(one, by_method[last], beliefs, tolerance)
     ]
     kept = _worth_it(_hull([*below, by_method[last]], last, costs, beliefs), beliefs)
     found = []
@@ -131,14 +133,16 @@ def _able(known: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: B
     return able
 
 
-def _is_worse(choice: AdvisedMethod, best: AdvisedMethod, beliefs: Beliefs) -> bool:
+def _is_worse(choice: AdvisedMethod, best: AdvisedMethod, beliefs: Beliefs, tolerance: float | None) -> bool:
     """Return whether a method is behind the best and does not tie with it, and is itself above chance."""
     is_above_chance = beliefs.chance is None or choice.score != beliefs.chance
     is_behind = beliefs.of(best.method) > beliefs.of(choice.method)
-    return is_above_chance and is_behind and not ties(best, choice, beliefs)
+    return is_above_chance and is_behind and not ties(best, choice, beliefs, tolerance)
 
 
-def _best(able: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: Beliefs) -> str:
+def _best(
+    able: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: Beliefs, tolerance: float | None = None
+) -> str:
     """Return the cheapest method that ties with the top one; of equal costs the better measured.
 
     Costs are equal where two significant digits are.
@@ -152,11 +156,16 @@ def _best(able: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: Be
         return float(f"{cost:.2g}"), -choice.n_tasks, -mean(choice), cost, choice.method
 
     top = max(able, key=mean)
-    return min((one for one in able if ties(top, one, beliefs)), key=place).method
+    return min((one for one in able if ties(top, one, beliefs, tolerance)), key=place).method
 
 
-def ties(better: AdvisedMethod, other: AdvisedMethod, beliefs: Beliefs) -> bool:
-    """Return whether a method with a better expected score ties with another: by little, and perhaps by chance."""
+def ties(better: AdvisedMethod, other: AdvisedMethod, beliefs: Beliefs, tolerance: float | None = None) -> bool:
+    """Return whether a method with a better expected score ties with another: by little, and perhaps by chance.
+
+    With a tolerance, they tie if their expected scores are no further apart.
+    """
+    if tolerance is not None:
+        return abs(better.score - other.score) <= tolerance + 1e-12
     is_near = abs(better.score - other.score) <= TIE * (beliefs.highest or better.score)
     return is_near and beliefs.is_better(better.method, other.method) < BEYOND_CHANCE
 

@@ -64,7 +64,7 @@ def _shows_cost(answer: Advice) -> bool:
 
 
 def _cost_name(answer: Advice) -> str:
-    return "total price" if answer.cost_unit == "money" else "total"
+    return "price" if answer.cost_unit == "money" else "total"
 
 
 def bought(answer: Advice) -> list[str]:
@@ -103,7 +103,7 @@ def beside(answer: Advice) -> list[str]:
     if best is not None and wanted is not None and best.chance_to_reach is not None:
         chance = f"a probability of {_share(best.chance_to_reach)}"
         reached.append(f"{best.method} reaches {text.score(wanted)} with {chance}.")
-    others = [one for one in answer.choices if one.fits and one.method not in in_tiers]
+    others = [one for one in answer.choices if one.fits and one.method not in in_tiers and not one.unknown]
     found = reached
     probes = [one for one in answer.choices if one.fits and one.role == FROZEN]
     if probes and not any(one.method in in_tiers for one in probes):
@@ -119,30 +119,39 @@ def beside(answer: Advice) -> list[str]:
 
 
 def unknown_costs(answer: Advice) -> list[str]:
-    """Return sentences on methods with unknown costs, and the commands that measure these."""
+    """Return sentences on methods with unknown costs, and the commands that tell these."""
+    groups: dict[str | None, list[AdvisedMethod]] = {}
+    for one in answer.not_known:
+        groups.setdefault(one.backbone, []).append(one)
+    places = {one.method: i for i, one in enumerate(answer.choices)}
+    ordered = sorted(groups.values(), key=lambda own: min(places[one.method] for one in own))
     found = []
-    carried = [one for one in answer.not_known if one.basis == "carried over"]
-    timed = [one for one in answer.not_known if one.basis != "carried over"]
-    for choices in (timed, carried):
-        if not choices:
-            continue
-        costs = sorted({CALLED[name] for one in choices for name in one.unknown})
-        best = sorted(choices, key=lambda one: -one.score if answer.highest else one.score)
-        named = ", ".join(f"{one.method} ({text.score(one.score)})" for one in best[:_MOST_NAMED])
-        more = f" and {len(best) - _MOST_NAMED} more" if len(best) > _MOST_NAMED else ""
-        found.append(f"Cost not known ({', '.join(costs)}): {named}{more}. {_command(answer, best, costs)}")
+    for own in ordered[:_MOST_GROUPS]:
+        best = min(own, key=lambda one: (one.has_few_tasks, places[one.method]))
+        probe = next((one for one in own if one.role == FROZEN and not one.has_few_tasks), None)
+        named = [best] if probe is None or probe is best else [probe, best]
+        costs = sorted({CALLED[name] for one in named for name in one.unknown})
+        listed = " and ".join(f"{one.method} ({text.score(one.score)})" for one in named)
+        more = f", and of {len(own) - len(named)} more" if len(own) > len(named) else ""
+        found.append(f"Not known: {' and '.join(costs)} of {listed}{more}. {_command(answer, named, costs)}")
+    if len(ordered) > _MOST_GROUPS:
+        found.append(f"Nor are the costs of {len(ordered) - _MOST_GROUPS} more backbones known.")
     return found
 
 
+_MOST_GROUPS: Final = 2
+"""Most backbones whose unknown costs are named."""
+
+
 def _command(answer: Advice, choices: Sequence[AdvisedMethod], costs: Sequence[str]) -> str:
-    """Return the command that tells the costs of the first methods."""
+    """Return the command that tells the costs of methods on one backbone."""
     first = choices[0]
-    methods = ",".join(dict.fromkeys(one.method.partition(" on ")[0] for one in choices[:_MOST_NAMED]))
+    methods = ",".join(dict.fromkeys(one.method.partition(" on ")[0] for one in choices))
     backbone = first.backbone or answer.question.backbone
     on = f" --backbone {backbone}" if backbone else ""
     if first.basis == "carried over":
         return f"`harness plan --data FILE --methods {methods}{on}` predicts it."
-    if costs == [CALLED["train_seconds"]]:
+    if costs == [CALLED["train_seconds"]] and first.role != "none":
         return f"`harness probe --methods {methods}{on}` measures it."
     return f"`harness run --data FILE --methods {methods}{on}` measures it."
 

@@ -68,7 +68,7 @@ def _tier_table(answer: Advice) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         if name == "method":
-            table.add_column(name, overflow="fold", max_width=26)
+            table.add_column(name, overflow="fold", min_width=14, max_width=26)
         else:
             table.add_column(Text(text.plain(name)), justify="right" if name else "left", no_wrap=True)
     for row in rows:
@@ -80,7 +80,7 @@ def _tier_table(answer: Advice) -> Table:
 def _all(answer: Advice) -> Table:
     """Return all methods that fit."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("method", overflow="fold", min_width=18, max_width=26)
+    table.add_column("method", overflow="fold", min_width=14, max_width=26)
     for name in (f"{answer.metric} (80 %)", "train", "memory", "trained", "stored"):
         table.add_column(Text(text.plain(name)), justify="right", no_wrap=True)
     table.add_column("rests on", overflow="fold")
@@ -110,7 +110,7 @@ def _spending_table(answer: Advice, *, every: bool) -> Table:
     has_prices = any(one.price_per_1000 is not None for one in answer.spending)
     title = title if has_prices else title.partition(";")[0]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("method", overflow="fold", min_width=18, max_width=26)
+    table.add_column("method", overflow="fold", min_width=14, max_width=26)
     has_total = any(one.total is not None for one in answer.spending)
     names = ["1,000", *["training", "labels", "1,000"] * has_prices]
     for name in (*names, *["total"] * has_total, "training pays", "beside"):
