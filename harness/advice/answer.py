@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _MORE_LABELS: Final = 4
 """Factor by which the number of labels grows in the sentence on more labels."""
 
+_FIRST_LABELS_A_CLASS: Final = 4
+"""Labels a class of a first few labels, where there are none."""
+
 USUAL_PREDICTIONS: Final = 1000
 """Number of predictions that count in the cost of tiers where methods that prompt compete."""
 
@@ -292,7 +295,8 @@ def _labels_buy(question: Question, best: AdvisedMethod | None, answering: Answe
     n_more = _MORE_LABELS * question.n_train
     if question.n_train == 0:
         sizes = {point.n_train for own in answering.points.values() for point in own}
-        n_more = min((size for size in sizes if size and size >= (question.classes or 0)), default=0)
+        least = _FIRST_LABELS_A_CLASS * (question.classes or 8)
+        n_more = min((size for size in sizes if size >= least), default=0)
     if (best is None and question.n_train) or not 0 < n_more <= largest * MOST_BEYOND:
         return []
     asked = replace(question, n_train=n_more)

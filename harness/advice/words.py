@@ -112,7 +112,7 @@ def beside(answer: Advice) -> list[str]:
         found.append(f"On frozen features, {probe.method} is expected to reach {text.score(probe.score)}{seconds}.")
     if others:
         n_few = sum(one.has_few_tasks for one in others)
-        few = f" ({n_few} measured on 1 or 2 tasks only)" if n_few else ""
+        few = f" ({n_few} measured on 1 or 2 tasks only)" if n_few and len(others) > 1 else ""
         verb = "fits, and is not" if len(others) == 1 else "fit; none is"
         found.append(f"{text.counted(len(others), 'other method')}{few} {verb} expected to buy more (`--all`).")
     return found + unknown_costs(answer)

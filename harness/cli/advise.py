@@ -16,6 +16,9 @@ from harness.cli.as_json import print_json
 from harness.store import reference_records
 from harness.support import text, uncollected
 
+_WIDTH = 120
+"""Width of the tables of a validation where the output is no terminal."""
+
 
 @uncollected()
 def advise_command(
@@ -53,7 +56,7 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
     if as_json:
         print_json(found.to_dict())
         return
-    console = make_console()
+    console = make_console(_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("rule", "mean regret, points", "95 % over data sets", "questions", "advice is ahead by"):
         table.add_column(name, justify="left" if name == "rule" else "right")
@@ -111,7 +114,7 @@ def validate_encoders_command(published: Path | None, *, as_json: bool = False) 
     if as_json:
         print_json([one.to_dict() for one in found])
         return
-    console = make_console()
+    console = make_console(_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("held out", "known tasks", "results", "error, points", "80 % hold", "additive", "low rank"):
         table.add_column(name, justify="left" if name == "held out" else "right")

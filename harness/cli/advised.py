@@ -55,11 +55,11 @@ def show(answer: Advice, n_own: int, store: str, *, reference: bool, every: bool
             say([f"- and {len(answer.bases) - _N_SHOWN} more; --json lists all of them."], "dim")
 
 
-def make_console() -> Console:
-    """Return a console for answers."""
+def make_console(width: int = _WIDTH) -> Console:
+    """Return a console for answers, of a width that counts where the output is no terminal."""
     console = Console()
     if not console.is_terminal:
-        console.width = _WIDTH
+        console.width = width
     return console
 
 

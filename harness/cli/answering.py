@@ -121,9 +121,9 @@ def _advise(
     every: Annotated[bool, typer.Option("--all", help="List all methods that fit, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Recommend methods for a budget from existing records: from cheap to best, with what each buys.
+    """Recommend a method for a budget from existing records.
 
-    Nothing is run. With --predictions or a price, the answer puts prompting beside training. The exit code is 1 if no
+    The answer has tiers from cheap to best, with what each buys. Nothing is run. With --predictions or a price, the answer puts prompting beside training. The exit code is 1 if no
     method fits.
     """
     asked = dict(locals())
