@@ -1,4 +1,3 @@
-from . import words as words
 from .answer import Advice as Advice
 from .asking import advise as advise
 from .asking import answer_from as answer_from
@@ -10,3 +9,4 @@ from .own_texts import question_about as question_about
 from .spending import asked_spending as asked_spending
 from .trials import RULES as RULES
 from .validate import validate_advice as validate_advice
+from .words import answer_in_words as answer_in_words

@@ -105,7 +105,9 @@ class Advice:
         found = pd.DataFrame([asdict(choice) for choice in self.choices])
         if not self.spending:
             return found
-        further = pd.DataFrame([asdict(one) for one in self.spending]).drop(columns=["method", "backbone", "is_prompted"])
+        further = pd.DataFrame([asdict(one) for one in self.spending]).drop(
+            columns=["method", "backbone", "is_prompted"]
+        )
         return found.join(further)
 
     def to_json(self) -> str:

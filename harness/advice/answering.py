@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 
@@ -106,11 +107,11 @@ class Answering:
             flag = flagged_default(own[0].name, own[0].config, backbone or own[0].backbone)
             score, (low, high) = beliefs.score(method), beliefs.ends(method)
             predict = expected.predict.get(method)
-            costs = {
+            costs: dict[str, float | None] = {
                 "train_seconds": expected.seconds.get(method),
                 "peak_memory_bytes": expected.memory.get(method),
                 "predict_milliseconds": None if predict is None else 1000 * predict,
-                "trainable_parameters": expected.trainable.get(method),
+                "trainable_parameters": _typical(point.trainable for point in own),
             }
             over[method], unknown = violated(question, costs, score, higher_is_better=self.scale.higher_is_better)
             why_not = reasons(over[method], unknown)
@@ -123,8 +124,11 @@ class Answering:
                     score=score,
                     low=low,
                     high=high,
-                    **costs,
-                    stored_bytes=expected.stored.get(method),
+                    train_seconds=costs["train_seconds"],
+                    peak_memory_bytes=costs["peak_memory_bytes"],
+                    predict_milliseconds=costs["predict_milliseconds"],
+                    trainable_parameters=costs["trainable_parameters"],
+                    stored_bytes=_typical(point.stored for point in own),
                     fits=not why_not,
                     why_not=why_not,
                     is_tied=False,
@@ -143,6 +147,12 @@ class Answering:
                 )
             )
         return Found(_with_ties(found, beliefs), over, beliefs, expected.notes)
+
+
+def _typical(values: Iterable[float | None]) -> float | None:
+    """Return the median of the known values; None without any."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _with_ties(choices: Sequence[AdvisedMethod], beliefs: Beliefs) -> tuple[AdvisedMethod, ...]:

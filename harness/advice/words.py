@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Final
 
@@ -151,7 +152,7 @@ def _command(answer: Advice, choices: Sequence[AdvisedMethod], costs: Sequence[s
     on = f" --backbone {backbone}" if backbone else ""
     if first.basis == "carried over":
         return f"`harness plan --data FILE --methods {methods}{on}` predicts it."
-    if costs == [CALLED["train_seconds"]] and first.role != "none":
+    if costs == [CALLED["train_seconds"]] and first.role != "baseline":
         return f"`harness probe --methods {methods}{on}` measures it."
     return f"`harness run --data FILE --methods {methods}{on}` measures it."
 
@@ -203,14 +204,49 @@ def notes(answer: Advice, *, every: bool = False) -> list[str]:
 _CARRIED: Final = ("Seconds ", "Memory ")
 
 
+@dataclass(frozen=True)
+class AnswerWords:
+    """An answer in words.
+
+    Attributes:
+        heading: metric, labels and limits.
+        rows: names of the columns, and one row for each tier; the first cell is its name.
+        lines: what each tier buys, and what stands beside the tiers.
+        flags: sentences on default settings that are behind others.
+        after: what does not fit, and what more would buy.
+        notes: what the answer rests on.
+    """
+
+    heading: str
+    rows: list[list[str]]
+    lines: list[str]
+    flags: list[str]
+    after: list[str]
+    notes: list[str]
+
+
+def answer_in_words(answer: Advice, *, every: bool = False) -> AnswerWords:
+    """Return an answer in words; with `every`, the words for all methods that fit."""
+    shown = {tier.method for tier in answer.tiers}
+    return AnswerWords(
+        heading=heading(answer),
+        rows=tier_rows(answer),
+        lines=[*bought(answer), *beside(answer)],
+        flags=flags([choice for choice in answer.choices if choice.method in shown or (every and choice.fits)]),
+        after=[*excluded(answer), *answer.more],
+        notes=notes(answer, every=every),
+    )
+
+
 def html_of(answer: Advice) -> str:
     """Return the answer as HTML for a notebook."""
-    names, *rows = tier_rows(answer)
-    said = [*bought(answer), *beside(answer), *excluded(answer), *answer.more, *notes(answer)]
+    words = answer_in_words(answer)
+    said = [*words.lines, *words.flags, *words.after, *words.notes]
     lines = "".join(f"<li>{escape(text.plain(line))}</li>" for line in said)
     if not answer.tiers:
-        return f"<p>{escape(heading(answer))}: no measured method fits.</p><ul>{lines}</ul>"
+        return f"<p>{escape(words.heading)}: no measured method fits.</p><ul>{lines}</ul>"
+    names, *rows = words.rows
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{escape(text.plain(cell))}</td>' for cell in row)}</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<p>{escape(heading(answer))}</p>{table}<ul>{lines}</ul>"
+    return f"<p>{escape(words.heading)}</p>{table}<ul>{lines}</ul>"

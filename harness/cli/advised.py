@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.advice import Advice, AdvisedMethod, words
+from harness.advice import Advice, AdvisedMethod, answer_in_words
 from harness.analysis import said_break_even
 from harness.support import mask_store, text
 
@@ -25,29 +25,26 @@ _SAID: Final[dict[str, Any]] = {"markup": False, "highlight": False, "emoji": Fa
 def show(answer: Advice, n_own: int, store: str, *, reference: bool, every: bool = False) -> None:
     """Print the tiers and what stands beside them; with `every`, all methods that fit too."""
     console = make_console()
+    words = answer_in_words(answer, every=every)
 
     def say(lines: list[str], style: str | None = None) -> None:
         for line in lines:
             console.print(text.plain(line), style=style, **_SAID)
 
     if answer.tiers:
-        say([f"{words.heading(answer)}:"])
-        console.print(_tier_table(answer))
-        say(words.bought(answer))
+        say([f"{words.heading}:"])
+        console.print(_tier_table(words.rows))
     else:
-        say([f"{words.heading(answer)}: no measured method fits."], "red")
-    say(words.beside(answer))
+        say([f"{words.heading}: no measured method fits."], "red")
+    say(words.lines)
     if every:
         console.print(_all(answer))
-    elif answer.tiers:
-        say(words.flags([answer.choice(tier.method) for tier in answer.tiers]), "dim")
-    if every:
-        say(words.flags([choice for choice in answer.choices if choice.fits]), "dim")
+    say(words.flags, "dim")
     if answer.spending:
         console.print(_spending_table(answer, every=every))
-    say([*words.excluded(answer), *answer.more])
+    say(words.after)
     console.print()
-    say([" ".join([*words.notes(answer, every=every), _source(n_own, store, reference=reference)])], "dim")
+    say([" ".join([*words.notes, _source(n_own, store, reference=reference)])], "dim")
     if answer.bases:
         say(["What the answer for each backbone rests on:"], "dim")
         say([f"- {basis.sentence('MTEB')}" for basis in answer.bases[:_N_SHOWN]], "dim")
@@ -63,8 +60,8 @@ def make_console(width: int = _WIDTH) -> Console:
     return console
 
 
-def _tier_table(answer: Advice) -> Table:
-    names, *rows = words.tier_rows(answer)
+def _tier_table(shown: list[list[str]]) -> Table:
+    names, *rows = shown
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
         if name == "method":

@@ -123,8 +123,8 @@ def _advise(
 ) -> None:
     """Recommend a method for a budget from existing records.
 
-    The answer has tiers from cheap to best, with what each buys. Nothing is run. With --predictions or a price, the answer puts prompting beside training. The exit code is 1 if no
-    method fits.
+    The answer has tiers from cheap to best, with what each buys. Nothing is run. With --predictions or a price, the
+    answer puts prompting beside training. The exit code is 1 if no method fits.
     """
     asked = dict(locals())
     from harness.cli.advise import advise_command
