@@ -1,4 +1,4 @@
-"""The advice: against regression by hand, against PEFT's published results, and on questions that make no sense."""
+"""The advice: against PEFT's published results, and on questions that make no sense."""
 
 from __future__ import annotations
 
@@ -21,17 +21,10 @@ from harness.advice.question import Question
 from harness.advice.trials import RULES
 from harness.advice.validate import validate_advice
 from harness.forecast.evidence import gather
-from harness.forecast.pooled import Pooled, Spreads, Where
 from harness.records.record import Budget, Cost
 from harness.store.importing import read_results
 from harness.support.errors import DataError, UsageError
 from tests.record_factory import make_grid, make_record, with_facts
-
-SPREADS = Spreads(
-    level=2.0, slope=0.5, covariate=0.3, task=0.8, task_slope=0.3, family=0.2, method=0.4, method_slope=0.2, both=0.2,
-    both_slope=0.1, noise=0.1, family_slope=0.15, family_covariate=0.25,
-    family_task=0.35,
-)  # fmt: skip
 
 
 def grids(tasks=("a", "b", "c", "d"), **changes):
@@ -47,40 +40,6 @@ def of_method(records, method):
 
 
 # ---- the model
-
-
-def test_pooling_is_the_posterior_of_the_linear_model_by_hand():
-    """Bayesian regression on explicit columns, one a random effect, gives the same means and covariances."""
-    rng = np.random.default_rng(0)
-    names = [("a", "m"), ("a", "n"), ("b", "m"), ("b", "n"), ("a", "o")]
-    where = [Where(x, z, t, m, m if m == "o" else "f") for t, m in names for x in (-1.0, 0.5) for z in (0.3,)]
-    asked = [Where(1.0, 0.3, None, "m", "f"), Where(1.0, 0.3, "a", "n", "f")]
-
-    def columns(points):
-        s, found = SPREADS, []
-        tasks, methods, families = ("a", "b", None), ("m", "n", "o"), ("f", "o")
-        for p in points:
-            row = [s.level, s.slope * p.x, s.covariate * p.z]
-            row += [v for t in tasks for v in ((p.task == t) * s.task, (p.task == t) * s.task_slope * p.x)]
-            for f in families:
-                row += [(p.family == f) * v for v in (s.family, s.family_slope * p.x, s.family_covariate * p.z)]
-            row += [(p.task == t and p.family == f) * s.family_task for t in tasks for f in families]
-            row += [v for m in methods for v in ((p.method == m) * s.method, (p.method == m) * s.method_slope * p.x)]
-            for t in tasks:
-                for m in methods:
-                    same = p.task == t and p.method == m
-                    row += [same * s.both, same * s.both_slope * p.x]
-            found.append(row)
-        return np.array(found, dtype=float)
-
-    values, variances = rng.normal(size=len(where)), rng.uniform(0.01, 0.1, len(where))
-    design, noise = columns(where), variances + SPREADS.noise**2
-    precision = design.T @ (design / noise[:, None]) + np.eye(design.shape[1])
-    coefficients = np.linalg.solve(precision, design.T @ ((values - values.mean()) / noise))
-    at = columns(asked)
-    mean, covariance = Pooled(where, values, variances, SPREADS).predict(asked)
-    assert mean == pytest.approx(values.mean() + at @ coefficients)
-    assert covariance == pytest.approx(at @ np.linalg.solve(precision, at.T))
 
 
 def test_a_task_that_was_measured_is_expected_to_score_what_it_did():
@@ -236,7 +195,7 @@ def test_a_file_says_how_many_labels_there_are(tmp_path):
     tokens = pytest.approx(2 + 1.35 * 4)
     found = describe_texts(path, "text", "label")
     terms = TfidfVectorizer(ngram_range=(1, 2)).fit([f"some words number {i}" for i in range(20)]).vocabulary_
-    shape = {"n_train": 20, "classes": 2, "majority": 0.5, "tokens": tokens, "longest": tokens, "terms": len(terms)}
+    shape = {"n_train": 20, "classes": 2, "tokens": tokens, "longest": tokens, "terms": len(terms), "majority": 0.5}
     assert found == {"kind": "classification", **shape}
     path.write_text("text,label\n" + "".join(f"{'word ' * (i + 1) * 10},{'ab'[i % 2]}\n" for i in range(20)))
     assert describe_texts(path, "text", "label")["longest"] == 128.0  # longer texts are cut there

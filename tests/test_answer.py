@@ -16,7 +16,7 @@ from harness.report.rows import each_row
 from harness.report.views.base import ReportData
 from tests.record_factory import make_grid, make_record
 
-REFERENCE = "results/reference/amd-epyc-2-threads"
+REFERENCE = "results/earlier/amd-epyc-2-threads"
 
 
 def answers(records, limits=None, at=-1):

@@ -277,8 +277,8 @@ def test_every_field_of_a_record_has_a_check() -> None:
 
 
 def test_all_reference_results_pass_the_checks() -> None:
-    folder = shipped("results/reference")
-    files = [file for entry in folder.iterdir() if entry.is_dir() for file in entry.iterdir()]
+    folders = [entry for name in ("reference", "earlier") for entry in shipped(f"results/{name}").iterdir()]
+    files = [file for entry in folders if entry.is_dir() for file in entry.iterdir()]
     n_read = sum(1 for file in files if file.name.endswith(".jsonl") for _ in read_jsonl(file))
     assert n_read >= 1301
 

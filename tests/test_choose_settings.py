@@ -27,7 +27,7 @@ from harness.tasks.base import Task
 from tests.record_factory import make_record
 
 SECONDS_OF_AN_EPOCH = 3.0
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+EARLIER = Path(__file__).parents[1] / "results" / "earlier"
 
 
 class Simulated:
@@ -205,7 +205,7 @@ def test_replacing_by_the_rule_costs_nothing_on_average() -> None:
 def test_replacing_by_the_rule_costs_nothing_on_recorded_settings() -> None:
     """25 methods on two tasks with several settings each: half of the rows validate, the others judge."""
     cells: dict[tuple[str, str, int], list[Record]] = {}
-    for record in read_source(str(REFERENCE / "amd-epyc-1-thread" / "defaults.jsonl")):
+    for record in read_source(str(EARLIER / "amd-epyc-1-thread" / "defaults.jsonl")):
         if record.status == "ok" and record.curve and record.predictions is not None:
             cells.setdefault((record.cell.method, record.cell.task, record.cell.n_train), []).append(record)
     gains: dict[int, list[float]] = {128: [], 512: []}

@@ -69,31 +69,29 @@ def test_no_page_names_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "task", "labels"),
+    ("name", "backbone", "task", "labels"),
     [
-        ("lora", "intel-xeon-family-6-model-207/advice.jsonl", "ag_news", 1536),
-        ("linear-probe", "intel-xeon-family-6-model-207/advice.jsonl", "rotten_tomatoes", 32),
-        ("setfit", "amd-epyc-2-threads/setfit.jsonl", "ag_news", 32),
-        ("full", "intel-xeon-2.50ghz-1-thread/kinds.jsonl", "trec_fine", 2048),
+        ("linear-probe", "sentence-transformers/all-MiniLM-L6-v2", "ag_news", 16),
+        ("knn", "sentence-transformers/paraphrase-MiniLM-L3-v2", "rotten_tomatoes", 1024),
+        ("tfidf", None, "trec", 1024),
     ],
 )
-def test_measured_scores_are_means_of_the_records(name: str, file: str, task: str, labels: int) -> None:
+def test_measured_scores_are_means_of_the_records(name: str, backbone: str | None, task: str, labels: int) -> None:
     """Read the JSON itself: mean score, median seconds and trained parameters, without the harness's functions."""
-    lines = (ROOT / "results" / "reference" / file).read_text("utf-8").splitlines()
-    records = [
-        record
-        for record in map(json.loads, lines)
-        if (record["cell"]["method"], record["cell"]["task"], record["cell"]["n_train"]) == (name, task, labels)
-    ]
+    [file] = (ROOT / "results" / "reference").rglob("reference.jsonl")
+    cells = [(json.loads(line)["cell"], json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+    wanted = (name, backbone, task, labels)
+    records = [one for cell, one in cells if tuple(cell[k] for k in ("method", "backbone", "task", "n_train")) == wanted]
     assert records
     assert len({record["device"] for record in records}) == 1
     score = statistics.mean(record["score"]["value"] for record in records)
-    panel = page(f"methods/{name}.md").split(f"On {records[0]['device']}:")[1].split("\nOn ")[0]
+    on = f" ({backbone.rpartition('/')[2]})" if backbone else ""
+    panel = page(f"methods/{name}.md").split(f"On {records[0]['device']}{on}:")[1].split("\nOn ")[0]
     [row] = [line for line in panel.splitlines() if line.startswith(f"| [{task}]")]
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    at = next(at for at, cell in enumerate(cells) if cell.split(" ")[0] == f"{labels:,}")
-    assert cells[at + 1].startswith(f"{score:.3f} ")
-    assert str(len(records)) in cells[6].split(", ")
+    found = [cell.strip() for cell in row.strip("|").split("|")]
+    at = next(at for at, cell in enumerate(found) if cell.split(" ")[0] == f"{labels:,}")
+    assert found[at + 1].startswith(f"{score:.3f} ")
+    assert str(len(records)) in found[6].split(", ")
 
 
 def test_kinds_name_the_methods_that_serve_them() -> None:

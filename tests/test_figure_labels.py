@@ -21,7 +21,8 @@ from harness.report.views.base import ReportData, panel_blocks, sections
 from harness.store import stream_source
 from tests.record_factory import make_backbones
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+RESULTS = Path(__file__).parents[1] / "results"
+REFERENCE, EARLIER = RESULTS / "reference", RESULTS / "earlier"
 
 
 def pictures(blocks: Iterator[Block] | list[Block]) -> list[Picture]:
@@ -72,7 +73,7 @@ def names_of(report: ReportData) -> set[str]:
 
 @pytest.fixture(scope="module")
 def two_threads() -> ReportData:
-    return ReportData(stream_source(str(REFERENCE / "amd-epyc-2-threads")))
+    return ReportData(stream_source(str(EARLIER / "amd-epyc-2-threads")))
 
 
 @pytest.mark.parametrize("task", ["sst2", "trec"])
@@ -138,7 +139,7 @@ def test_many_points_in_one_place_get_labels_of_their_own() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "folder", [pytest.param(REFERENCE, id="all"), *(pytest.param(one, id=one.name) for one in REFERENCE.iterdir())]
+    "folder", [pytest.param(REFERENCE, id="all"), *(pytest.param(one, id=one.name) for one in EARLIER.iterdir())]
 )
 def test_texts_of_all_reference_results_do_not_overlap(folder: Path) -> None:
     report = ReportData(stream_source(str(folder)))

@@ -24,7 +24,7 @@ from tests.browser import chromium, load, resize
 from tests.pages import data_of
 from tests.record_factory import make_backbones, make_grid, make_record
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "amd-epyc-2-threads"
+REFERENCE = Path(__file__).parents[1] / "results" / "earlier" / "amd-epyc-2-threads"
 SCREENS = [(1440, 900), (390, 844)]
 
 

@@ -27,7 +27,7 @@ from harness.store.store import Store
 from tests.record_factory import DEVICE, make_grid, make_record, noted
 from tests.snapshot_files import Snapshot
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "amd-epyc-2-threads"
+REFERENCE = Path(__file__).parents[1] / "results" / "earlier" / "amd-epyc-2-threads"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from harness.analysis.frame import tidy_frame
 from harness.cost.estimate import Estimate, Estimator
 from harness.data.sampling import parse_size
 from harness.measure.device import Device
-from harness.planning.plan import PlannedCell, plan_cells
+from harness.planning.plan import PlannedCell, join_parts, plan_cells
 from harness.records.record import Budget, Record
 from harness.running.attempt import Job
 from harness.running.worker import unrun
@@ -85,6 +85,18 @@ def test_small_sizes_and_one_seed_first_and_cheap_cells_before_dear_ones(toy: Ta
         (48, 3, "dear"),
         (48, 1, "cheap"),
         (48, 1, "dear"),
+    ]
+
+
+def test_with_a_deadline_parts_of_a_suite_keep_their_order(toy: Task, cpu: Device) -> None:
+    estimator = Told(toy, cpu, {"none": 1.0, "slow": 2.0})
+    later, first = grid(toy, ["none"], ["8"], [0]), grid(toy, ["slow"], ["16", "8"], [0])
+    pending = Pending(join_parts([first, later]), estimator, deadline=time.monotonic() + 1e6)
+    taken = [pending.take() for _ in range(3)]
+    assert [(one.cell.config["fault"], one.cell.n_train) for one in taken if one] == [
+        ("slow", 8),
+        ("slow", 16),
+        ("none", 8),
     ]
 
 

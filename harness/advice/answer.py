@@ -186,7 +186,7 @@ def _ordered(question: Question, found: Found) -> tuple[AdvisedMethod, ...]:
     marked = [replace(choice, has_few_tasks=choice.method in few) for choice in found.choices]
 
     def by_score(choice: AdvisedMethod) -> tuple[bool, float, float, int, str]:
-        return choice.has_few_tasks, -found.beliefs.of(choice.method), _seconds(choice), -choice.n_tasks, choice.method
+        return choice.has_few_tasks, -found.beliefs.worth(choice.method), _seconds(choice), -choice.n_tasks, choice.method
 
     def by_cost(choice: AdvisedMethod) -> tuple[float, int, str]:
         return _seconds(choice), -choice.n_tasks, choice.method

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Final
 
 import numpy as np
 
@@ -12,8 +13,12 @@ from harness.advice.choices import LEVEL_95, AdvisedMethod, Beliefs
 from harness.advice.limits import reasons, violated
 from harness.advice.on_backbones import OnBackbones
 from harness.advice.question import Question
-from harness.forecast import CostModel, Curves, Doubles, Point, measured_of
+from harness.forecast import CostModel, Curves, Doubles, Point, TaskTexts, measured_of
 from harness.records import flagged_default, prompts_model
+
+
+_CERTAIN: Final = 30.0
+"""Value on the scale whose score is the best possible one."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +66,36 @@ class Answering:
         texts, curves = question.texts, self._curves
         mean, covariance = mean[kept], covariance[np.ix_(kept, kept)]
 
-        def back(values: Doubles) -> Doubles:
-            certain = np.zeros((values.size, values.size))
-            return np.array([score for score, _, _ in curves.ranges(texts, values, certain)])
-
         return Beliefs(
             methods=tuple(names[i] for i in kept),
             mean=mean,
             covariance=covariance,
             ranges=tuple(curves.ranges(texts, mean, covariance)),
-            back=back,
+            back=self._back(texts),
             higher_is_better=curves.scale.higher_is_better,
             highest=curves.scale.highest,
             chance=curves.chance(texts) or None,
         )
+
+    def _back(self, texts: TaskTexts) -> Callable[[Doubles], Doubles]:
+        """Return the function from values on the scale to scores of the task.
+
+        Scores are a line of those that the scale gives (it follows from two of them), and none is below chance.
+        """
+        scale, chance = self.scale, self._curves.chance(texts)
+        start, slope = 0.0, 1.0
+        if scale.highest is not None:
+            ends = np.array([0.0, _CERTAIN])
+            (middle, *_), (last, *_) = self._curves.ranges(texts, ends, np.zeros((2, 2)))
+            from_scale = [max(scale.back(value), chance) for value in ends.tolist()]
+            slope = (last - middle) / (from_scale[1] - from_scale[0])
+            start = middle - slope * from_scale[0]
+
+        def back(values: Doubles) -> Doubles:
+            shares = np.array([max(scale.back(float(value)), chance) for value in values])
+            return np.asarray(start + slope * shares)
+
+        return back
 
     def _is_able(self, question: Question, method: str) -> bool:
         """Return whether a method is asked for, and can learn from so many labels."""
@@ -160,7 +181,7 @@ def _with_ties(choices: Sequence[AdvisedMethod], beliefs: Beliefs) -> tuple[Advi
     fitting = [choice for choice in choices if choice.fits]
     if not fitting:
         return tuple(choices)
-    top = max(fitting, key=lambda one: beliefs.of(one.method)).method
+    top = max(fitting, key=lambda one: beliefs.worth(one.method)).method
     behind = {one.method: beliefs.of(top) - beliefs.of(one.method) for one in choices}
     tied = {method for method, gap in behind.items() if gap <= LEVEL_95 * beliefs.spread(top, method)}
     return tuple(replace(one, is_tied=one.fits and one.method in tied) for one in choices)

@@ -125,6 +125,10 @@ class Beliefs:
         """Return the mean of a method's score on the scale."""
         return float(self.mean[self.methods.index(method)])
 
+    def worth(self, method: str) -> float:
+        """Return a method's expected score, negative where lower ones are better: the greatest is the best."""
+        return self.score(method) if self.higher_is_better else -self.score(method)
+
     def score(self, method: str) -> float:
         """Return a method's expected score."""
         return self.ranges[self.methods.index(method)][0]
@@ -146,12 +150,14 @@ class Beliefs:
     def reaches(self, method: str, score: float) -> float:
         """Return the probability that a fit of a method reaches a score.
 
-        It is normal on the scale, and as wide as the better half of the 80 % interval.
+        It is normal on the scale, and as wide as the half of the 80 % interval on that side.
         """
         low, high = self.ends(method)
         better = high if self.higher_is_better else low
-        wanted, middle, end = (self._there(value) for value in (score, self.score(method), better))
-        return _above(middle - wanted, (end - middle) / LEVEL_80)
+        worse = low if self.higher_is_better else high
+        wanted, start, end = (self._there(value) for value in (score, worse, better))
+        middle = self.of(method)
+        return _above(middle - wanted, ((end - middle) if wanted > middle else (middle - start)) / LEVEL_80)
 
     def gain(self, one: str, other: str) -> Gain:
         """Return what the first method is expected to gain over the second.

@@ -140,7 +140,7 @@ def find_relaxations(
         near = [choice for choice in outside if len(over[choice.method]) == fewest]
         nearest = min(near, key=lambda one: _distance(question, over[one.method]))
         found.append(_relaxed(nearest.method, over, beliefs, None))
-    return tuple(sorted(found, key=lambda one: -beliefs.of(one.method)))
+    return tuple(sorted(found, key=lambda one: -beliefs.worth(one.method)))
 
 
 def _relaxed(method: str, over: Mapping[str, Mapping[str, float]], beliefs: Beliefs, best: str | None) -> Relaxation:

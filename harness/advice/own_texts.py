@@ -118,11 +118,11 @@ def describe_texts(
     labels = label_columns(files, columns, label)
     rows = file_rows(files, "train", [*columns, *labels])
     kind = kind or guess_kind(rows.columns, columns, labels, label_separator).kind
-    counted: Counter[object] = Counter()
+    of_labels: dict[str, Any] = {}
     if kind == kind_of_table(columns):
         table = read_table(files, columns, column_name("label", labels[0]), known=rows).train
-        texts = table.texts
-        counted.update(table.labels)
+        counted = Counter(table.labels)
+        texts, of_labels = table.texts, {"classes": len(counted), "majority": max(counted.values()) / counted.total()}
     else:
         every = zip(*(rows.columns[name] for name in columns), strict=True)
         texts = [BETWEEN.join(map(_whole, row)) for row in every if not any(map(is_missing, row))]
@@ -137,7 +137,7 @@ def describe_texts(
         "tokens": sum(tokens) / len(tokens),
         "longest": max(tokens),
         "terms": float(_count_terms(texts)),
-        **({"classes": len(counted), "majority": max(counted.values()) / len(tokens)} if counted else {}),
+        **of_labels,
         **({"characters": True} if is_sequences else {}),
     }
 

@@ -95,6 +95,8 @@ class Question:
             value = getattr(self, name)
             if self.max_length is not None and value is not None:
                 object.__setattr__(self, name, min(value, self.max_length))
+        if self.majority is not None and not 0 < self.majority <= 1:
+            raise UsageError(f"majority is {self.majority:g}; expected a share above 0 and at most 1.")
         if self.min_score is not None and not self.min_score > 0:
             raise UsageError(f"min_score is {self.min_score:g}; expected a score above 0.")
 

@@ -81,7 +81,7 @@ def find_reach(
     chances = []
     for size in sizes:
         there = beliefs_at(size)
-        top = max({best, *methods} & {*there.methods}, key=lambda method: there.of(method))
+        top = max({best, *methods} & {*there.methods}, key=lambda method: there.worth(method))
         chances.append(there.reaches(top, score))
     low, middle, high = (_size_at(share, sizes, chances) for share in (0.1, 0.5, 0.9))
     return Reach(

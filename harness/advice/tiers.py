@@ -136,7 +136,7 @@ def _able(known: Sequence[AdvisedMethod], costs: Mapping[str, float], beliefs: B
 def _is_worse(choice: AdvisedMethod, best: AdvisedMethod, beliefs: Beliefs, tolerance: float | None) -> bool:
     """Return whether a method is behind the best and does not tie with it, and is itself above chance."""
     is_above_chance = beliefs.chance is None or choice.score != beliefs.chance
-    is_behind = beliefs.of(best.method) > beliefs.of(choice.method)
+    is_behind = beliefs.worth(best.method) > beliefs.worth(choice.method)
     return is_above_chance and is_behind and not ties(best, choice, beliefs, tolerance)
 
 
@@ -148,14 +148,14 @@ def _best(
     Costs are equal where two significant digits are.
     """
 
-    def mean(choice: AdvisedMethod) -> float:
-        return beliefs.of(choice.method)
+    def worth(choice: AdvisedMethod) -> float:
+        return beliefs.worth(choice.method)
 
     def place(choice: AdvisedMethod) -> tuple[float, int, float, float, str]:
         cost = costs.get(choice.method, 0.0)
-        return float(f"{cost:.2g}"), -choice.n_tasks, -mean(choice), cost, choice.method
+        return float(f"{cost:.2g}"), -choice.n_tasks, -worth(choice), cost, choice.method
 
-    top = max(able, key=mean)
+    top = max(able, key=worth)
     return min((one for one in able if ties(top, one, beliefs, tolerance)), key=place).method
 
 
@@ -174,12 +174,11 @@ def _hull(
     choices: Sequence[AdvisedMethod], best: str, costs: Mapping[str, float], beliefs: Beliefs
 ) -> list[tuple[float, float, str]]:
     """Return log cost, expected score (more is better) and label of the methods on the upper hull, up to the best."""
-    sign = 1 if beliefs.higher_is_better else -1
     least = _LEAST_SHARE * costs.get(best, 0.0)
     found: list[tuple[float, float, str]] = []
     for choice in choices:
         cost = max(costs.get(choice.method, 0.0), least)
-        found.append((math.log2(cost) if cost else 0.0, sign * choice.score, choice.method))
+        found.append((math.log2(cost) if cost else 0.0, beliefs.worth(choice.method), choice.method))
     hull: list[tuple[float, float, str]] = []
     for place in sorted(found, key=lambda one: (one[0], -one[1], one[2] != best, one[2])):
         if hull and place[1] <= hull[-1][1]:

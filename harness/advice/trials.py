@@ -124,7 +124,8 @@ class AdviceValidation:
             return math.nan, math.nan, math.nan
         draws = np.random.default_rng(0).integers(0, len(means), (_N_RESAMPLED, len(means)))
         drawn = means[draws].mean(1)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = drawn[(drawn != 0).any(axis=1)]
+        with np.errstate(divide="ignore"):
             ratios = np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], math.inf)
         low, high = np.quantile(ratios, [0.025, 0.975], method="nearest").tolist()
         return float(means[:, 0].mean() / means[:, 1].mean()), low, high

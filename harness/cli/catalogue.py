@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -27,6 +29,9 @@ from harness.methods import (
 from harness.records import AuditedDefault, Budget, audited_defaults
 from harness.support import unknown_name
 from harness.tasks import Kind, kinds
+
+if TYPE_CHECKING:
+    from harness.planning import Axes, Suite
 
 FAMILIES = (
     "baseline",
@@ -280,17 +285,19 @@ def _explain(console: Console, cls: type[Method]) -> None:
 
 def _suite_facts(name: str) -> dict[str, Any]:
     """Return what `harness suites NAME` prints, as plain values."""
-    from harness.planning import BUDGET_SETS, load_suite, suite_origin
+    from harness.planning import BUDGET_SETS, load_suite, resolve_parts, suite_origin
 
     suite = load_suite(name)
+    parts = resolve_parts(suite)
     return {
         "suite": suite.name,
         "about": suite.description,
         "package": suite_origin(name),
-        "backbones": list(dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))),
-        "methods": list(suite.methods),
-        "sizes": list(map(str, suite.sizes)),
-        "seeds": list(suite.seeds),
+        "backbones": _backbones_of(suite, parts),
+        "methods": list(dict.fromkeys(name for part in parts for name in part.methods)),
+        "sizes": list(dict.fromkeys(size for part in parts for size in part.sizes)),
+        "seeds": sorted({seed for part in parts for seed in part.seeds}),
+        "parts": [dataclasses.asdict(part) for part in parts] if suite.parts else None,
         "budget": (suite.budget or Budget()).label(),
         "budget_sets": {
             one: [budget.label() for budget in suite.budget_set(one)] for one in {**BUDGET_SETS, **suite.budgets}
@@ -311,9 +318,25 @@ def _suite_facts(name: str) -> dict[str, Any]:
     }
 
 
+def _backbones_of(suite: Suite, parts: Sequence[Axes]) -> list[str]:
+    """Return the names of the backbones of a suite, each once: those of its parts, or of its tasks."""
+    several = ((part.backbones or suite.backbones_of(task)) for part in parts for task in part.tasks)
+    return list(dict.fromkeys(name for names in several for name in names))
+
+
+def _show_part(console: Console, at: int, part: Axes, suite: Suite) -> None:
+    """Print the axes of one part of a suite."""
+    where = "every task" if len(part.tasks) == len(suite.tasks) else ", ".join(part.tasks)
+    lines = [f"Part {at}: {where}", f"  methods: {', '.join(part.methods)}"]
+    if part.backbones is not None:
+        lines.append(f"  backbones: {', '.join(part.backbones)}")
+    lines.append(f"  sizes: {', '.join(part.sizes)}; seeds: {', '.join(map(str, part.seeds))}")
+    console.print(Text("\n".join(lines)))
+
+
 def show_suites(name: str | None, *, as_json: bool = False) -> None:
     """Print the shipped suites, or one of them in full."""
-    from harness.planning import BUDGET_SETS, load_suite, suite_names, suite_origin
+    from harness.planning import BUDGET_SETS, load_suite, resolve_parts, suite_names, suite_origin
 
     if as_json:
         print_json([_suite_facts(one) for one in suite_names()] if name is None else _suite_facts(name))
@@ -325,25 +348,29 @@ def show_suites(name: str | None, *, as_json: bool = False) -> None:
             table.add_column(heading, overflow="fold")
         for known in suite_names():
             suite = load_suite(known)
-            sizes = ", ".join(map(str, suite.sizes))
+            parts = resolve_parts(suite)
+            sizes = ", ".join(dict.fromkeys(size for part in parts for size in part.sizes))
+            methods = {name for part in parts for name in part.methods}
             package = suite_origin(known)
             listed = f"{suite.name}\nfrom {package}" if package else suite.name
-            row = (listed, ", ".join(suite.tasks), str(len(suite.methods)), sizes, suite.description)
+            row = (listed, ", ".join(suite.tasks), str(len(methods)), sizes, suite.description)
             table.add_row(*map(Text, row))
         console.print(table)
         console.print("`harness suites NAME` explains one; `harness run NAME` runs it.", markup=False)
         return
     suite = load_suite(name)
     console.print(Text(f"{suite.name}: {suite.description}", style="bold"))
-    backbones = dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))
-    heading = "Backbones" if suite.backbones is not None else "Backbone"
-    console.print(Text(f"{heading}: {', '.join(backbones)}\nMethods: {', '.join(suite.methods)}"))
-    console.print(
-        Text(
-            f"Sizes: {', '.join(map(str, suite.sizes))}\nSeeds: {', '.join(map(str, suite.seeds))}\n"
-            f"Budget: {(suite.budget or Budget()).label()}"
-        )
-    )
+    parts = resolve_parts(suite)
+    backbones = _backbones_of(suite, parts)
+    heading = "Backbones" if suite.backbones is not None or (len(backbones) > 1 and suite.parts) else "Backbone"
+    console.print(Text(f"{heading}: {', '.join(backbones)}"))
+    if suite.parts:
+        for at, part in enumerate(parts, start=1):
+            _show_part(console, at, part, suite)
+    else:
+        sizes, seeds = ", ".join(map(str, suite.sizes)), ", ".join(map(str, suite.seeds))
+        console.print(Text(f"Methods: {', '.join(suite.methods)}\nSizes: {sizes}\nSeeds: {seeds}"))
+    console.print(Text(f"Budget: {(suite.budget or Budget()).label()}"))
     for set_name in {**BUDGET_SETS, **suite.budgets}:
         labels = "; ".join(budget.label() for budget in suite.budget_set(set_name))
         console.print(Text(f"--budget {set_name}: {labels}"))

@@ -178,6 +178,7 @@ class TaskSpec(_Frozen):
         citation: publication to cite.
         content: fingerprint (`rows.content_fingerprint`) of the copy that the task was checked on. A different copy is
             noted and not refused, since mirrors may hold subsets.
+        content_test_cap: `test_cap` that `content` was taken with; None for the present one.
         backbone: default pretrained transformer of a run; None takes the kind's. Not part of the task's identity.
         chosen_on: whether the project's default settings were chosen on this data set's training and validation rows;
             reports mark such tasks.
@@ -213,6 +214,7 @@ class TaskSpec(_Frozen):
     licence: str = "not stated"
     citation: str | None = None
     content: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    content_test_cap: int | None = Field(default=None, ge=1)
     backbone: str | None = Field(default=None, min_length=1)
     chosen_on: bool = False
     chooses: bool = False

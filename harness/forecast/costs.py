@@ -82,16 +82,14 @@ likely ones of the reference results (docs/explanation/advice.md), rounded."""
 
 _WITHOUT_BACKBONE: Final = Spreads(
     (
-        Term("whole", (), 0.6, "x"),
+        Term("whole", (), 0.3, "x"),
         Term("whole", (), 0.1, "z"),
-        Term("task", ("task",), 0.1),
-        Term("task", ("task",), 0.35, "x"),
+        Term("task", ("task",), 0.2),
+        Term("task", ("task",), 0.15, "x"),
         Term("method", ("group",), 0.5),
-        Term("both", ("task", "group"), 1),
         Term("method", ("method",), 0.5),
-        Term("method", ("method",), 0.1, "x"),
-        Term("both", ("task", "method"), 0.05),
-        Term("both", ("task", "method"), 0.6, "x"),
+        Term("both", ("task", "group"), 0.4),
+        Term("both", ("task", "method"), 0.1, "x"),
     ),
     noise=0.2,
 )

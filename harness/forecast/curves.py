@@ -13,7 +13,7 @@ import scipy.special
 
 from harness.forecast.evidence import Point, by_method, measured_of
 from harness.forecast.pooled import Doubles, Lift, Pooled, Spreads, Term, Where, adapted, kernel
-from harness.forecast.scale import Scale
+from harness.forecast.scale import SEED_NOISE, Scale
 from harness.forecast.texts import TaskTexts
 
 SCORE_SPREADS: Final = Spreads(
@@ -22,7 +22,7 @@ SCORE_SPREADS: Final = Spreads(
         Term("whole", (), 0.15, "z"),
         Term("whole", (), 0.12, "curve"),
         Term("task", ("task",), 0.65),
-        Term("task", ("task",), 0.22, "x"),
+        Term("slope", ("task",), 0.22, "x"),
         Term("task", ("task",), 0.12, "z"),
         Term("method", ("group",), 0.25),
         Term("method", ("group",), 0.13, "x"),
@@ -32,9 +32,9 @@ SCORE_SPREADS: Final = Spreads(
         Term("method", ("method",), 0.07, "x"),
         Term("method", ("method",), 0.035, "z"),
         Term("both", ("task", "group"), 0.3),
-        Term("both", ("task", "group"), 0.18, "x"),
+        Term("slope", ("task", "group"), 0.18, "x"),
         Term("both", ("task", "method"), 0.12),
-        Term("both", ("task", "method"), 0.1, "x"),
+        Term("slope", ("task", "method"), 0.1, "x"),
         Term("both", ("task", "method"), 0.4, is_lone=True),
     ),
     noise=0.05,
@@ -50,6 +50,10 @@ _LEVEL_80: Final = 1.281552
 
 _LIKE_NO_LABELS: Final = 4.0
 """Labels a class that methods without labels count as: the words of the classes are worth some."""
+
+_FEWEST_WORDS: Final = 8
+_ONE_EACH: Final = 0.05
+"""Largest relative difference of the numbers of terms and texts at which each text has one word of its own."""
 
 _NEAREST: Final = 40
 """Largest number of cells that tell how far seeds differ at a size."""
@@ -78,6 +82,18 @@ def z_of(classes: float | None) -> float:
 
 def _mean_lift(lift: Lift | None) -> float:
     return 0.0 if lift is None else lift.mean
+
+
+def _is_blind(point: Point, texts: TaskTexts) -> bool:
+    """Return whether a method counts words in texts of one word each, none of which comes twice: proteins, say.
+
+    Such a method can only guess. What it scored there says nothing of its scores on other texts.
+    """
+    facts = point.facts
+    if facts.n_terms is None or not facts.counts_words or texts.terms is None or texts.n_train < _FEWEST_WORDS:
+        return False
+    # A word that all texts share makes a pair with each: two terms a text.
+    return any(abs(texts.terms / texts.n_train - each) <= _ONE_EACH for each in (1, 2))
 
 
 def _typical_seed_variance(points: Iterable[Point], scale: Scale, x: float) -> float | None:
@@ -123,13 +139,11 @@ class Curves:
             tasks_of[point.on or point.method].add(point.task)
         self._lone = {name for name, tasks in tasks_of.items() if len(tasks) == 1 < len(self._tasks)}
         self.spreads, self._model = SCORE_SPREADS, None
-        if points:
-            where = [
-                self._where(point, x_of(point.n_train, point.classes), z_of(point.classes), point.task)
-                for point in points
-            ]
-            values = np.array([self.scale.there(p.score) - _mean_lift(p.lift) for p in points])
-            variances = np.array([self.scale.variance(point) for point in points])
+        told = [p for p in points if not _is_blind(p, TaskTexts(p.task, p.n_train, terms=p.facts.n_terms))]
+        if told:
+            where = [self._where(p, x_of(p.n_train, p.classes), z_of(p.classes), p.task) for p in told]
+            values = np.array([self.scale.there(p.score) - _mean_lift(p.lift) for p in told])
+            variances = np.array([self.scale.variance(point) for point in told])
             self.spreads = adapted(where, values, variances, SCORE_SPREADS)
             self._model = Pooled(where, values, variances, self.spreads)
 
@@ -168,6 +182,9 @@ class Curves:
             if cell is not None:
                 mean[i], covariance[i], covariance[:, i] = self.scale.there(cell.score), 0.0, 0.0
                 covariance[i, i] = self.scale.of_measured(cell, typical)
+            elif _is_blind(own[0], asked) and self._is_accuracy:
+                mean[i], covariance[i], covariance[:, i] = self.scale.there(self.chance(asked)), 0.0, 0.0
+                covariance[i, i] = SEED_NOISE**2
         return mean, covariance
 
     def ranges(self, asked: TaskTexts, mean: Doubles, covariance: Doubles) -> list[tuple[float, float, float]]:
@@ -190,8 +207,10 @@ class Curves:
         half = quantile * np.sqrt(variance)
         chance = self.chance(asked)
         found = []
-        for centre, width in zip(mean.tolist(), half.tolist(), strict=True):
-            ends = [max(self.scale.back(value), chance) for value in (centre - width, centre, centre + width)]
+        # The mean score of what is uncertain lies nearer to one half of the highest than the score of the mean.
+        shrink = 1 / np.sqrt(1 + math.pi / 8 * variance) if is_new and self.scale.highest is not None else 1.0
+        for low, centre, high in np.transpose([mean - half, mean * shrink, mean + half]).tolist():
+            ends = [max(self.scale.back(value), chance) for value in (low, centre, high)]
             if is_new and self._is_accuracy:
                 ends = [_with_majority(share, chance, asked) for share in ends]
             low, score, high = sorted(ends)

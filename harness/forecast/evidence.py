@@ -121,7 +121,10 @@ def gather(records: Iterable[Record]) -> Evidence:
         latest[_mended(record)] = max(latest.get(_mended(record), 0), record.cell.version)
     majorities = _majorities(kept)
     kept = [r for r in kept if r.cell.version == latest[_mended(r)] and r.facts.role != "floor"]
-    cells = [replace(r.cell, config=config) for r, config in zip(kept, _merged(kept), strict=True)]
+    cells = [
+        r.cell if config == r.cell.config else replace(r.cell, config=config)
+        for r, config in zip(kept, _merged(kept), strict=True)
+    ]
     tasks = task_names(kept)
     groups: defaultdict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record, cell, label in zip(kept, cells, variants(cells, [r.facts.defaults for r in kept]), strict=True):
@@ -225,9 +228,9 @@ def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the configuration of each record, or the fullest of its method that does not contradict it."""
     by_method: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     unstated: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for record in records:
-        config = record.cell.config
-        by_method[record.cell.method].setdefault(encode(config), config)
+    written = [encode(record.cell.config) for record in records]
+    for record, form in zip(records, written, strict=True):
+        by_method[record.cell.method].setdefault(form, record.cell.config)
         unstated[record.cell.method].update(record.facts.defaults)
     fullest: dict[tuple[str, str], dict[str, Any]] = {}
     for method, configs in by_method.items():
@@ -235,7 +238,7 @@ def _merged(records: Sequence[Record]) -> list[dict[str, Any]]:
         for text, config in ordered:
             fuller = (other for _, other in ordered if _says(other, config, unstated[method]))
             fullest[method, text] = next(fuller, config)
-    return [fullest[record.cell.method, encode(record.cell.config)] for record in records]
+    return [fullest[record.cell.method, form] for record, form in zip(records, written, strict=True)]
 
 
 _NOTHING = object()

@@ -17,6 +17,9 @@ Doubles = npt.NDArray[np.float64]
 Shared = Literal["task", "group", "method", "backbone"]
 """Name of a field of `Where`."""
 
+GIVEN: Final = "given"
+"""Name of the part of a covariance whose spreads are known: no factor scales it."""
+
 CURVE_LENGTH: Final = 0.7
 """Distance in `Where.x` over which a smooth curve changes: about two doublings of the labels."""
 
@@ -151,7 +154,7 @@ def kernel(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> Doubles:
 
 
 def kernels(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> dict[str, Doubles]:
-    """Return the parts of the covariance by what the effects are about; changes by backbones are about `backbone`."""
+    """Return the parts of the covariance by what the effects are about; changes by backbones (`Lift`) are `GIVEN`."""
     by_shared: defaultdict[tuple[str, tuple[Shared, ...]], list[Term]] = defaultdict(list)
     for term in spreads.terms:
         if term.spread:
@@ -182,7 +185,7 @@ def kernels(a: Sequence[Where], b: Sequence[Where], spreads: Spreads) -> dict[st
             part *= same[name]
         found[about] = found[about] + part if about in found else part
     if any(point.lift is not None for point in a) and any(point.lift is not None for point in b):
-        found["backbone"] = found.get("backbone", 0.0) + _of_lifts(a, b)
+        found[GIVEN] = _of_lifts(a, b)
     return found
 
 
@@ -203,7 +206,7 @@ def _of_lifts(a: Sequence[Where], b: Sequence[Where]) -> Doubles:
     return np.asarray(covariance)
 
 
-_PRIOR_SPREAD: Final = 0.5
+_PRIOR_SPREAD: Final = 0.8
 """Prior standard deviation of the logarithm of a factor of spreads."""
 
 _MOST_FITTED: Final = 320
@@ -223,12 +226,12 @@ def adapted(where: Sequence[Where], values: Doubles, variances: Doubles, spreads
     kept = _spaced(where, _MOST_FITTED)
     where, y, v = [where[i] for i in kept], values[kept], variances[kept]
     parts = kernels(where, where, spreads)
+    known = parts.pop(GIVEN, np.zeros((len(where), len(where)))) + np.diag(v)
     parts["noise"] = spreads.noise**2 * np.eye(len(where))
     names, logs, best = list(parts), np.zeros(len(parts)), (-np.inf, np.zeros(len(parts)))
     for _ in range(_ROUNDS):
         now = [np.exp(2 * log) * parts[name] for name, log in zip(names, logs, strict=True)]
-        covariance = np.sum(now, axis=0)
-        covariance[np.diag_indices_from(covariance)] += v
+        covariance = known + np.sum(now, axis=0)
         root = scipy.linalg.cholesky(covariance, lower=True, check_finite=False)
         inverse = scipy.linalg.cho_solve((root, True), np.eye(len(y)), check_finite=False)
         ones = inverse.sum(0)

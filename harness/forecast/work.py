@@ -15,6 +15,9 @@ STEADY_TOKENS: Final = 128.0
 It holds gradients, the optimiser's state and rounded copies of weights. The log likelihoods of 96, 128 and 192 for the
 reference results lie within 1 of each other."""
 
+FROZEN_TOKENS: Final = 20.0
+"""The same for a method on frozen features: only prediction holds memory."""
+
 _LEAST_ENTRIES: Final = 3000.0
 """Entries of a matrix of words that the constant part of a fit without a backbone counts as."""
 
@@ -36,12 +39,14 @@ and five more in float64 are 200; cells of the reference results with many have 
 def log_work(point: Point, texts: TaskTexts) -> float:
     """Return the logarithm of the work of a fit, up to a factor of its method.
 
-    With a backbone it is the texts that the fit reads, times their tokens / 32. Steps are no straight line in the number
-    of labels: small fits have a least number of them. The method's settings give the number. Passes per text and
+    With a backbone it is the texts that the fit reads, times their tokens / 32. Steps are no straight line in the
+    number of labels: small fits have a least number of them. The method's settings give the number. Passes per text and
     seconds of a unit of work are fitted for each method.
 
     Without a backbone it is the entries of the matrix of words, times classes, beside a constant part.
     """
+    if point.backbone is not None and not texts.n_train:  # it reads the words of the classes at most
+        return math.log(texts.classes or 2)
     if point.backbone is not None:
         return math.log(texts_read(point.facts, texts.n_train) * (texts.tokens or 32.0) / 32)
     entries = texts.n_train * (texts.tokens or 32.0)
@@ -70,7 +75,8 @@ def log_bytes(point: Point, texts: TaskTexts, coefficients: float | None = None)
     """
     if point.backbone is not None:
         longest = longest_read(point, texts) or 64.0
-        return math.log((longest + STEADY_TOKENS if point.facts.trains_inside else longest) / 64)
+        usual = min(texts.tokens or 32.0, longest)
+        return math.log((longest + usual + (STEADY_TOKENS if point.facts.trains_inside else FROZEN_TOKENS)) / 64)
     if coefficients is None:
         coefficients = _terms(point, texts) * texts.coefficients
     return math.log(_LEAST_BYTES + _COEFFICIENT_BYTES * coefficients)

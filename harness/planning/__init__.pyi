@@ -1,4 +1,7 @@
+from .parts import Axes as Axes
+from .parts import resolve_parts as resolve_parts
 from .plan import PlannedCell as PlannedCell
+from .plan import join_parts as join_parts
 from .plan import label_of as label_of
 from .plan import plan_cells as plan_cells
 from .suites import BUDGET_SETS as BUDGET_SETS

@@ -25,6 +25,7 @@ class PlannedCell:
         unsupported: why the method cannot serve the cell; such a cell is recorded and not run.
         files: the backbone's files; None where the cell uses none.
         backbone_label: short name of the backbone, where the grid has several; None otherwise.
+        part: place of the part of the suite that plans the cell first.
     """
 
     cell: Cell
@@ -32,6 +33,7 @@ class PlannedCell:
     unsupported: str | None = None
     files: BackboneFiles | None = None
     backbone_label: str | None = None
+    part: int = 0
 
     @property
     def method_label(self) -> str:
@@ -77,6 +79,7 @@ def plan_cells(
     seeds: Sequence[int],
     budgets: Sequence[Budget],
     device: str,
+    impossible: list[str] | None = None,
 ) -> list[PlannedCell]:
     """Return every cell of the grid once: one backbone after another, each with small sizes first, then seeds.
 
@@ -91,6 +94,8 @@ def plan_cells(
         seeds: seeds of the draw, the initialisation and the order of batches.
         budgets: budgets of a fit.
         device: `cpu` or `cuda`.
+        impossible: list that takes one message for each size that a task cannot serve; the other sizes of the task are
+            planned. None refuses such sizes.
 
     Raises:
         UsageError: sizes that a task cannot serve, all of which are named, or an empty axis.
@@ -98,7 +103,7 @@ def plan_cells(
     for name, axis in (("task", tasks), ("method", methods), ("size", sizes), ("seed", seeds), ("budget", budgets)):
         if not axis:
             raise UsageError(f"No {name} was named; at least one is needed.")
-    resolved = _resolve_sizes(tasks, sizes)
+    resolved = _resolve_sizes(tasks, sizes, impossible)
     found = {task.name: tuple(dict.fromkeys(backbones.get(task.name, ()))) for task in tasks}
     for method in methods:
         if method.serves and not all(found.values()):
@@ -130,11 +135,13 @@ def plan_cells(
         for task, pairs in served
         for i, method, files in pairs
     }
-    by_size = sorted(range(len(sizes)), key=lambda position: resolved[tasks[0].name][position][0])
-    for position in by_size:
+    for position in _by_size(resolved):
         for seed in seeds:
             for task, pairs in served:
-                n_train, draw = resolved[task.name][position]
+                size = resolved[task.name][position]
+                if size is None:
+                    continue
+                n_train, draw = size
                 for budget in budgets:
                     for i, method, files in pairs:
                         cell = Cell(
@@ -156,6 +163,18 @@ def plan_cells(
     return sorted(planned.values(), key=lambda one: 0 if one.files is None else groups[one.files])
 
 
+def join_parts(parts: Sequence[Sequence[PlannedCell]]) -> list[PlannedCell]:
+    """Return the cells of the parts of a grid, each once, in their order; labels tell all backbones apart."""
+    found = {(one.files.name, one.files.fingerprint) for cells in parts for one in cells if one.files is not None}
+    labels = short_backbones(found) if len(found) > 1 else {}
+    joined: dict[str, PlannedCell] = {}
+    for part, cells in enumerate(parts):
+        for one in cells:
+            label = labels.get((one.files.name, one.files.fingerprint)) if one.files is not None else None
+            joined.setdefault(one.cell.id, replace(one, backbone_label=label, part=part))
+    return list(joined.values())
+
+
 def _axis(method: Method, backbones: Sequence[BackboneFiles]) -> Sequence[BackboneFiles | None]:
     """Return the backbones that a method runs on; None alone for one that uses none."""
     return backbones if method.serves else (None,)
@@ -172,9 +191,23 @@ def _asked(task: Task, files: BackboneFiles | None) -> BackboneFiles | None:
     return replace(files, wrote_otherwise=False) if files is not None and finds_likelihoods else files
 
 
-def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, list[tuple[int, Draw]]]:
-    """Return (n_train, draw) of every size for every task; refuse all impossible sizes at once."""
-    resolved: dict[str, list[tuple[int, Draw]]] = {}
+def _by_size(resolved: Mapping[str, Sequence[tuple[int, Draw] | None]]) -> list[int]:
+    """Return the places of the sizes, small ones first: by the rows of the first task that can serve each."""
+    first = [
+        next((size[0] for size in column if size is not None), 0) for column in zip(*resolved.values(), strict=True)
+    ]
+    return sorted(range(len(first)), key=first.__getitem__)
+
+
+def _resolve_sizes(
+    tasks: Sequence[Task], sizes: Sequence[Size], impossible: list[str] | None
+) -> dict[str, list[tuple[int, Draw] | None]]:
+    """Return (n_train, draw) of every size for every task; None for a size that goes to `impossible`.
+
+    Raises:
+        UsageError: sizes that a task cannot serve, where `impossible` is None.
+    """
+    resolved: dict[str, list[tuple[int, Draw] | None]] = {}
     problems: list[str] = []
     for task in tasks:
         counts = [len(task.train_strata)]
@@ -186,6 +219,9 @@ def _resolve_sizes(tasks: Sequence[Task], sizes: Sequence[Size]) -> dict[str, li
                 resolved[task.name].append(size.resolve(counts, task.label_names or None, task.unscored))
             except HarnessError as error:
                 problems.append(f"Task '{task.name}': {error}")
-    if problems:
+                resolved[task.name].append(None)
+    if problems and impossible is None:
         raise UsageError("\n".join(problems))
+    if impossible is not None:
+        impossible += problems
     return resolved

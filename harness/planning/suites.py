@@ -96,6 +96,23 @@ BUDGET_SETS: Mapping[str, tuple[Budget, ...]] = {
 """Sets of budgets that every suite has, unless it defines its own by that name."""
 
 
+class Part(BaseModel):
+    """A part of a suite's grid: the axes that it names replace the suite's; the others are the suite's.
+
+    Attributes:
+        tasks: names of tasks of the suite; None takes all.
+        backbones, methods, sizes, seeds: as those of the suite.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
+    backbones: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(default=None, min_length=1)
+    methods: tuple[str, ...] | None = Field(default=None, min_length=1)
+    sizes: tuple[_SizeText, ...] | None = Field(default=None, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] | None = Field(default=None, min_length=1)
+
+
 class Suite(BaseModel):
     """Tasks, and the defaults of a run of them.
 
@@ -111,6 +128,9 @@ class Suite(BaseModel):
         seeds: seeds of the draw, the initialisation and the order of batches.
         budget: budget of a fit; None for the methods' own defaults.
         budgets: sets of budgets by name, each an axis of a grid, for `--budget NAME`; added to `BUDGET_SETS`.
+        parts: parts of the grid in the order of their value, the most useful first; none for the whole grid.
+        test_cap: maximum number of test rows of every task; None leaves each task its own. A lower cap is another data
+            fingerprint, so its cells are others than those of the whole test.
         endpoint: endpoint of served models, which are backbones of all tasks; the only ones where none is named.
     """
 
@@ -130,6 +150,8 @@ class Suite(BaseModel):
         dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], tuple[_ReadBudget, ...]],
         BeforeValidator(_read_budgets),
     ] = Field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    test_cap: Annotated[int, Field(ge=1)] | None = None
     endpoint: EndpointOptions | None = None
 
     @field_validator("methods", "sizes", "seeds", "include", "backbones")
@@ -225,7 +247,22 @@ def _load(name_or_path: str, folder: Path, including: tuple[str, ...]) -> Suite:
     _merge(tasks, suite.tasks, f"{label}: tasks")
     if not tasks:
         raise UsageError(f"{label}: tasks: there is none; expected a mapping of at least one task, or an `include`.")
+    for at, part in enumerate(suite.parts):
+        for name in part.tasks or ():
+            if name not in tasks:
+                raise UsageError(f"{label}: parts.{at}.tasks: {unknown_name('task', name, tasks, 'of this suite')}")
+    if suite.test_cap is not None:
+        tasks = {name: _capped(task, suite.test_cap) for name, task in tasks.items()}
     return suite.model_copy(update={"tasks": tasks})
+
+
+def _capped(task: TaskSpec, most: int) -> TaskSpec:
+    """Return the task with at most `most` test rows; its own lower cap stays."""
+    if task.test_cap is None:  # the pin is that of all test rows, which a number cannot name
+        return task.model_copy(update={"test_cap": most, "content": None})
+    if task.test_cap <= most:
+        return task
+    return task.model_copy(update={"test_cap": most, "content_test_cap": task.test_cap})
 
 
 def _merge(tasks: dict[str, TaskSpec], more: dict[str, TaskSpec], where: str) -> None:

@@ -55,7 +55,7 @@ from .served import ServedFacts as ServedFacts
 from .upgrade import fit_length_of as fit_length_of
 from .upgrade import highest_of as highest_of
 from .upgrade import is_accelerator as is_accelerator
-from .upgrade import of_reference as of_reference
+from .upgrade import of_earlier as of_earlier
 from .upgrade import role_of as role_of
 from .workload import FORWARD as FORWARD
 from .workload import FORWARD_AND_BACKWARD as FORWARD_AND_BACKWARD

@@ -58,10 +58,10 @@ _LORAS = frozenset({"lora", "dora", "rslora", "qlora"})
 
 _HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity": None, "mae": None, "rmse": None}
 _SHARED_FOLDER = "-1-thread"
-"""Suffix of folders of reference results that two processes measured at the same time."""
+"""Suffix of folders of earlier results that two processes measured at the same time."""
 
 _NO_EVIDENCE_FILES = frozenset({"added-parameters.jsonl", "choose-grids.jsonl", "defaults.jsonl", "prompting.jsonl"})
-"""Files of reference results that chose the default settings, that evaluate `choose` itself, or that have one seed of
+"""Files of earlier results that chose the default settings, that evaluate `choose` itself, or that have one seed of
 prompting or of added parameters."""
 
 
@@ -160,8 +160,8 @@ def is_accelerator(device: str) -> bool:
     return re.search(r"\d+ threads?$", device) is None
 
 
-def of_reference(record: Record, folder: str, file: str) -> Record | None:
-    """Return a reference result with the facts in the names of its folder and file; None if it is not evidence."""
+def of_earlier(record: Record, folder: str, file: str) -> Record | None:
+    """Return an earlier result with the facts in the names of its folder and file; None if it is not evidence."""
     if file in _NO_EVIDENCE_FILES:
         return None
     if folder.endswith(_SHARED_FOLDER):

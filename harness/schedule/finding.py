@@ -17,12 +17,14 @@ class Found:
 
     Attributes:
         backbones: available backbones of each task, by the task's name, each once, in the order asked for.
+        by_name: the same by the names that they were asked for by.
         missing: one message for each backbone that cannot be used: what is wrong, how to supply it.
         errors: the errors behind these messages.
         notes: remarks on backbones that are the same, or share a name.
     """
 
     backbones: dict[str, tuple[BackboneFiles, ...]]
+    by_name: dict[str, BackboneFiles] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     errors: list[HarnessError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -59,6 +61,7 @@ def find_backbones(names: Mapping[str, Sequence[str]], mirror: Path | None, *, w
             found.notes.append(f"backbones '{same}' and '{name}' are the same files; they run once, as the first.")
             located[name] = located[same]
     found.notes.extend(_namesakes(located))
+    found.by_name.update(located)
     for task, wanted in names.items():
         found.backbones[task] = tuple(dict.fromkeys(located[name] for name in wanted if name in located))
     return found

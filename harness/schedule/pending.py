@@ -21,9 +21,9 @@ _REFRESH_SECONDS = 1.0
 class Pending:
     """A queue of cells.
 
-    Without a deadline they keep their order. With one, they are sorted by size, then seed, then backbone, then expected
-    cost, so that the cells done by the deadline make the most useful table. A cell that is expected to miss it is
-    passed over.
+    Without a deadline they keep their order. With one, they are sorted by part of the suite, then size, then seed, then
+    backbone, then expected cost, so that the cells done by the deadline make the most useful table. A cell that is
+    expected to miss it is passed over.
 
     Args:
         cells: in the order of the plan.
@@ -113,7 +113,7 @@ class Pending:
 
 
 def _by_use(cells: Sequence[PlannedCell], estimator: Estimator) -> list[PlannedCell]:
-    """Return the cells with every method at small sizes and one seed first, then more seeds, then larger sizes.
+    """Return the cells by part of the suite: in each, small sizes first, then more seeds, then larger sizes.
 
     All backbones of one size and seed come before the next, so that they can be compared wherever the time ends. Every
     other block of them is in reverse order: its first backbone is the one that a worker has. Methods without a backbone
@@ -126,12 +126,12 @@ def _by_use(cells: Sequence[PlannedCell], estimator: Estimator) -> list[PlannedC
         if planned.cell.weights is not None:
             backbones.setdefault(planned.cell.weights, len(backbones))
 
-    def block(planned: PlannedCell) -> tuple[int, int]:
-        return planned.cell.n_train, seeds[planned.cell.seed]
+    def block(planned: PlannedCell) -> tuple[int, int, int]:
+        return planned.part, planned.cell.n_train, seeds[planned.cell.seed]
 
     blocks = {key: i for i, key in enumerate(sorted({block(p) for p in cells if p.cell.weights is not None}))}
 
-    def use(planned: PlannedCell) -> tuple[int, int, int, float]:
+    def use(planned: PlannedCell) -> tuple[int, int, int, int, float]:
         is_turned = blocks.get(block(planned), 0) % 2 == 1
         first = len(backbones) - 1 if is_turned else 0
         place = first if planned.cell.weights is None else backbones[planned.cell.weights]

@@ -10,7 +10,7 @@ from harness.backbones import BackboneFiles, ServedModel
 from harness.data import Size, TaskSpec, parse_size
 from harness.measure import Device, check_device_name, find_device
 from harness.methods import Method, parse_methods, with_trials
-from harness.planning import PlannedCell, Suite, plan_cells
+from harness.planning import Axes, PlannedCell, Suite, join_parts, plan_cells, resolve_parts
 from harness.records import MAX_SEED, Budget
 from harness.schedule.finding import Found, find_backbones
 from harness.serving import EndpointOptions, contact
@@ -102,7 +102,15 @@ def prepare_plan(
     if request.mirror is not None and not request.mirror.is_dir():
         raise UsageError(f"Mirror '{request.mirror}' is no folder; expected one with datasets/ and models/ in it.")
     check_device_name(request.device)
-    methods = parse_methods(request.methods if request.methods is not None else suite.methods)
+    parts = resolve_parts(
+        suite,
+        tasks=request.tasks,
+        backbones=request.backbones,
+        methods=request.methods,
+        sizes=request.sizes,
+        seeds=request.seeds,
+    )
+    methods, places = _methods(parts)
     notes = []
     if request.tune is not None:
         methods, untunable = with_trials(methods, request.tune)
@@ -112,13 +120,13 @@ def prepare_plan(
         f"{name} is experimental: {why[0].lower()}{why[1:]}"
         for name, why in {method.name: method.experimental for method in methods if method.experimental}.items()
     ]
-    sizes = [parse_size(size) for size in (request.sizes if request.sizes is not None else suite.sizes)]
-    seeds = list(dict.fromkeys(request.seeds if request.seeds is not None else suite.seeds))
-    wrong = [seed for seed in seeds if not 0 <= seed <= MAX_SEED]
+    for size in dict.fromkeys(size for part in parts for size in part.sizes):
+        parse_size(size)
+    wrong = [seed for part in parts for seed in part.seeds if not 0 <= seed <= MAX_SEED]
     if wrong:
         raise UsageError(f"Seed {wrong[0]} was given; expected whole numbers from 0 to {MAX_SEED}.")
     budgets = list(dict.fromkeys(request.budgets if request.budgets is not None else [suite.budget or Budget()]))
-    specs: list[TaskSpec] = [suite.task(name) for name in (request.tasks if request.tasks is not None else suite.tasks)]
+    specs: list[TaskSpec] = [suite.task(name) for name in dict.fromkeys(name for part in parts for name in part.tasks)]
     if not specs:
         raise UsageError("No task was named; `harness suites NAME` lists those of a suite.")
     found_kinds = [kinds.get(spec.kind) for spec in specs]
@@ -129,7 +137,7 @@ def prepare_plan(
         endpoint = request.endpoint or (suite.endpoint if asked is None else None)
         served = () if endpoint is None else tuple(contact(endpoint, request.answers))
         is_alone = bool(served) and asked is None and (request.endpoint is not None or not suite.names_backbones)
-        names = {spec.name: tuple(asked) if asked is not None else suite.backbones_of(spec.name) for spec in specs}
+        names = {spec.name: _backbone_names(suite, parts, spec.name) for spec in specs}
         found = find_backbones({} if is_alone else names, request.mirror, weights=weights)
         if served:
             found.backbones.update({name: (*found.backbones.get(name, ()), *served) for name in names})
@@ -150,20 +158,37 @@ def prepare_plan(
                 on_backbone(files)
     tasks, not_found = _load(specs, found_kinds, request.mirror, some=request.tasks is None)
     notes += not_found
-    if request.only_sizes_that_fit and request.sizes is None:
-        sizes = _fitting(sizes, list(tasks.values()))
     device = find(request.device)
-    cells = plan_cells(
-        tasks=list(tasks.values()),
-        backbones=backbones,
-        methods=methods,
-        sizes=sizes,
-        seeds=seeds,
-        budgets=budgets,
-        device=device.kind,
-    )
+    planned: list[list[PlannedCell]] = []
+    impossible: list[str] | None = [] if request.sizes is None else None
+    for part in parts:
+        of_part = [methods[place] for text in part.methods for place in places.get(text, ())]
+        present = [tasks[name] for name in part.tasks if name in tasks]
+        if suite.parts and any(method.serves for method in of_part):
+            present = [task for task in present if _of_part(part, backbones.get(task.name, ()), found)]
+        if not present:
+            continue
+        sizes = [parse_size(size) for size in part.sizes]
+        if request.only_sizes_that_fit and request.sizes is None:
+            sizes = _fitting(sizes, present)
+        found_of = {task.name: _of_part(part, backbones.get(task.name, ()), found) for task in present}
+        cells = plan_cells(
+            tasks=present,
+            backbones=found_of,
+            methods=of_part,
+            sizes=sizes,
+            seeds=part.seeds,
+            budgets=budgets,
+            device=device.kind,
+            impossible=impossible,
+        )
+        planned.append(cells)
+    joined = join_parts(planned)
+    if impossible and not joined:
+        raise UsageError("\n".join(dict.fromkeys(impossible)))
+    notes += [f"left out: {one}" for one in dict.fromkeys(impossible or ())]
     left_out = tuple(found.missing) if request.backbones is not None else ()
-    return Prepared(suite.name, tuple(cells), tasks, backbones, device, tuple(notes), left_out)
+    return Prepared(suite.name, tuple(joined), tasks, backbones, device, tuple(notes), left_out)
 
 
 def _load(
@@ -190,6 +215,30 @@ def _load(
         raise next(iter(missing.values()))
     notes = [f"left out, for want of data: {', '.join(missing)}."] if missing else []
     return tasks, notes + [str(error) for error in missing.values()]
+
+
+def _methods(parts: Sequence[Axes]) -> tuple[list[Method], dict[str, list[int]]]:
+    """Return the methods of all parts, each once, and the places of those that each text names."""
+    texts = list(dict.fromkeys(text for part in parts for text in part.methods))
+    methods = parse_methods(texts)
+    return methods, {text: [methods.index(one) for one in parse_methods([text])] for text in texts if text.strip(", ")}
+
+
+def _backbone_names(suite: Suite, parts: Sequence[Axes], task: str) -> tuple[str, ...]:
+    """Return the names of the backbones that a task has in any part."""
+    names: dict[str, None] = {}
+    for part in parts:
+        if task in part.tasks:
+            names |= dict.fromkeys(suite.backbones_of(task) if part.backbones is None else part.backbones)
+    return tuple(names)
+
+
+def _of_part(part: Axes, backbones: Sequence[BackboneFiles], found: Found) -> tuple[BackboneFiles, ...]:
+    """Return the backbones of a task that a part names, and served models; all where it names none."""
+    if part.backbones is None:
+        return tuple(backbones)
+    named = [found.by_name[name] for name in part.backbones if name in found.by_name]
+    return tuple(files for files in backbones if files in named or isinstance(files, ServedModel))
 
 
 def _check_importable(methods: Sequence[Method], found_kinds: Sequence[Kind]) -> None:

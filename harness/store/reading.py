@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from harness.records import Record, of_reference, read_jsonl
+from harness.records import Record, of_earlier, read_jsonl
 from harness.support import UsageError, shipped, unknown_name
 
 
@@ -56,17 +56,26 @@ def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
 
 
 def reference_records() -> Iterator[Record]:
-    """Yield the reference results that are evidence of methods, without predictions."""
-    for folder, file in _files(shipped("results/reference")):
+    """Yield the reference results that are evidence of methods, without predictions.
+
+    Earlier results follow for kinds of task that the reference lacks.
+    """
+    kinds: set[str | None] = set()
+    for _, file in _files(shipped("results/reference")):
         for record in read_jsonl(file, with_predictions=False, checked=False):
-            if (known := of_reference(record, folder, file.name)) is not None:
+            kinds.add(record.kind)
+            yield record
+    for folder, file in _files(shipped("results/earlier")):
+        for record in read_jsonl(file, with_predictions=False, checked=False):
+            if record.kind not in kinds and (known := of_earlier(record, folder, file.name)) is not None:
                 yield known
 
 
 def reference_grids() -> Iterator[Record]:
-    """Yield all reference results with their predictions, also those that chose settings and are no evidence."""
-    for _, file in _files(shipped("results/reference")):
-        yield from read_jsonl(file, checked=False)
+    """Yield all shipped results with their predictions, also those that chose settings and are no evidence."""
+    for where in ("results/reference", "results/earlier"):
+        for _, file in _files(shipped(where)):
+            yield from read_jsonl(file, checked=False)
 
 
 def _files(folder: Traversable) -> Iterator[tuple[str, Traversable]]:

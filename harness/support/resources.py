@@ -1,6 +1,6 @@
 """Find files shipped with the package (suites, reference results), and the cache folder.
 
-Shipped files are at the top level of the repository (`suites/`, `results/reference/`), where people look for them, and
+Shipped files are at the top level of the repository (`suites/`, `results/reference/`, `results/earlier/`), where people look for them, and
 inside the package in a wheel. Both are found, so `harness run NAME` works from any folder.
 """
 

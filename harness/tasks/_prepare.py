@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import string
@@ -91,14 +92,19 @@ def assemble(
 
     assert spec.metric is not None
     train_digests, test_digests = (row_digests(part.texts, part.label_texts) for part in (train, test))
-    content = content_fingerprint(
+    of_content = functools.partial(
+        content_fingerprint,
         kind=spec.kind,
         label_names=label_names,
         metric=spec.metric,
         max_length=spec.max_length,
-        test_cap=spec.test_cap,
         train=train_digests,
         test=test_digests,
+    )
+    content = of_content(test_cap=spec.test_cap)
+    is_pinned = spec.content is not None and (
+        spec.content == content
+        or (spec.content_test_cap is not None and spec.content == of_content(test_cap=spec.content_test_cap))
     )
     class_rows = np.zeros(0, dtype=np.int64)
     unscored: list[int] = []
@@ -154,7 +160,7 @@ def assemble(
             **({"n_classes": len(label_names)} if has_classes else {}),
             **({"class_names": list(label_names)} if has_classes and can_be_kept(label_names) else {}),
             "content": content,
-            "content_as_pinned": None if spec.content is None else spec.content == content,
+            "content_as_pinned": None if spec.content is None else is_pinned,
             "defaults_chosen_here": spec.chosen_on,
             **({"seen_by": list(spec.seen_by)} if spec.seen_by else {}),
             **({"overlaps": list(spec.overlaps)} if spec.overlaps else {}),

@@ -20,16 +20,10 @@ from harness.store import stream_source
 from harness.support import shipped, text
 from tools.docs.markdown import table
 
-TIMED = (
-    "amd-epyc-2-threads/sst2.jsonl",
-    "amd-epyc-2-threads/families.jsonl",
-    "amd-epyc-2-threads/setfit.jsonl",
-    "amd-epyc-2-threads/kinds.jsonl",
-    "intel-xeon-family-6-model-207/advice.jsonl",
-)
-"""Files whose seconds may be compared: nothing else ran beside them (results/README.md)."""
+EARLIER_TIMED = "amd-epyc-family-26-2-threads"
+"""Folder of earlier results whose seconds may be compared: nothing else ran beside them (results/README.md)."""
 
-_PANEL = ["device", "task", "n_train", "draw"]
+_PANEL = ["device", "backbone", "task", "n_train", "draw"]
 
 
 def is_default(record: Record) -> bool:
@@ -50,17 +44,20 @@ def known_tasks() -> dict[str, bool]:
 
 @functools.cache
 def results() -> pd.DataFrame:
-    """Return the comparison of the reference results: one row per method, device, task and size.
+    """Return the comparison of the reference results: one row per method, backbone, device, task and size.
+
+    Earlier results follow for kinds of task that the reference lacks.
 
     `timed_seconds` are the median seconds of training, null where they may not be compared.
     """
-    folder = Path(str(shipped("results/reference")))
-    files = sorted(folder.rglob("*.jsonl"))
-    records = {file: list(_defaults(file)) for file in files}
-    frame = comparison(observe(itertools.chain.from_iterable(records.values())))
+    new = _defaults(Path(str(shipped("results/reference"))))
+    kinds = {record.kind for record in new}
+    earlier = Path(str(shipped("results/earlier")))
+    old = {file: [one for one in _defaults(file) if one.kind not in kinds] for file in sorted(earlier.rglob("*.jsonl"))}
+    frame = comparison(observe([*new, *itertools.chain.from_iterable(old.values())]))
     frame = frame[frame["score"].notna()]
-    alone = [replace(record, predictions=None) for name in TIMED for record in records[folder / name]]
-    timed = comparison(observe(alone))
+    quiet = [record for file, several in old.items() if file.parent.name == EARLIER_TIMED for record in several]
+    timed = comparison(observe(replace(record, predictions=None) for record in (*new, *quiet)))
     seconds = timed[["method", *_PANEL, "train_seconds"]].rename(columns={"train_seconds": "timed_seconds"})
     # Older records have fewer settings: one configuration may have two labels. The one with more seeds counts.
     frame = frame.sort_values("n_seeds", ascending=False, kind="stable").drop_duplicates(["method", *_PANEL])
@@ -70,10 +67,12 @@ def results() -> pd.DataFrame:
     return frame.assign(defaults_chosen_here=[known_tasks()[task] for task in frame["task"]])
 
 
-def _defaults(file: Path) -> Iterator[Record]:
-    for record in stream_source(str(file)):
-        if record.cell.task in known_tasks() and record.facts.is_evidence and is_default(record):
-            yield record
+def _defaults(source: Path) -> list[Record]:
+    return [
+        record
+        for record in stream_source(str(source))
+        if record.cell.task in known_tasks() and record.facts.is_evidence and is_default(record)
+    ]
 
 
 def measured(name: str) -> Iterator[str]:
@@ -84,20 +83,22 @@ def measured(name: str) -> Iterator[str]:
         yield "The reference results hold no score of this method with its default settings."
         return
     found = _with_several_seeds(found)
-    devices = sorted(set(found["device"]), key=lambda device: _order(found[found["device"] == device]))
-    for device in devices:
-        panel = found[found["device"] == device]
+    panels = [panel for _, panel in found.groupby(["device", "backbone"], dropna=False, observed=True)]
+    for panel in sorted(panels, key=_order):
         tasks = sorted(set(panel["task"]), key=lambda task: _order(panel[panel["task"] == task]))
         rows = [_row(panel[panel["task"] == task]) for task in tasks]
-        yield f"On {device}:"
+        backbone = panel["backbone"].iloc[0]
+        on = f" ({str(backbone).rpartition('/')[2]})" if text.present(backbone) else ""
+        yield f"On {panel['device'].iloc[0]}{on}:"
         headings = ("task", "metric", "labels", "score", "labels", "score", "seeds", "training", "memory")
         yield table((*headings, "trained"), rows, right=range(2, 10))
 
 
 def _with_several_seeds(found: pd.DataFrame) -> pd.DataFrame:
     """Return the rows without devices that ran one seed of a task, where another device ran several."""
-    seeds = found.groupby(["task", "device"])["n_seeds"].transform("max")
-    best = found.groupby("task")["n_seeds"].transform("max")
+    place = ["task", "backbone"]
+    seeds = found.groupby([*place, "device"], dropna=False)["n_seeds"].transform("max")
+    best = found.groupby(place, dropna=False)["n_seeds"].transform("max")
     return found[(seeds > 1) | (best == 1)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.methods import methods
 from harness.metrics import MetricSpec, metrics
-from harness.planning import load_suite, suite_names, suite_origin
+from harness.planning import load_suite, resolve_parts, suite_names, suite_origin
 from harness.tasks import FORMS, Kind, kinds
 from tools.docs.describe import own, serves_kind
 from tools.docs.markdown import code, fill, linked, read_docstring, table
@@ -108,7 +108,7 @@ def suites_page() -> str:
     suites = {name: load_suite(name) for name in names}
     tasks: dict[str, Any] = {}
     used_in: dict[str, list[str]] = {}
-    for name, suite in suites.items():
+    for name, suite in sorted(suites.items(), key=lambda item: item[1].test_cap is not None):  # whole tasks first
         for task in suite.tasks:
             tasks.setdefault(task, suite.task(task))
             used_in.setdefault(task, []).append(name)
@@ -117,7 +117,7 @@ def suites_page() -> str:
             code(name),
             suite.description,
             ", ".join(f"[{task}](#{task})" for task in suite.tasks),
-            ", ".join(map(str, suite.sizes)),
+            ", ".join(dict.fromkeys(size for part in resolve_parts(suite) for size in part.sizes)),
         )
         for name, suite in suites.items()
     ]
@@ -133,12 +133,21 @@ def suites_page() -> str:
 
 def _suite(suite: Any) -> Iterator[str]:
     yield f"### Suite {suite.name}"
-    backbones = dict.fromkeys(name for task in suite.tasks for name in suite.backbones_of(task))
+    parts = resolve_parts(suite)
+    backbones = dict.fromkeys(
+        name for part in parts for task in part.tasks for name in part.backbones or suite.backbones_of(task)
+    )
     budgets = [f"`--budget {name}`" for name in suite.budgets]
     facts = [
         ("backbone", ", ".join(map(code, backbones))),
-        ("methods", ", ".join(map(_method, suite.methods))),
-        ("seeds", ", ".join(map(str, suite.seeds))),
+        ("methods", ", ".join(map(_method, dict.fromkeys(name for part in parts for name in part.methods)))),
+        ("seeds", ", ".join(map(str, sorted({seed for part in parts for seed in part.seeds})))),
+        *(
+            [("parts", f"{len(parts)}, in the order of their value (`harness suites {suite.name}`)")]
+            if suite.parts
+            else []
+        ),
+        *([("test rows", f"at most {suite.test_cap:,} of each task")] if suite.test_cap else []),
         ("budget of a fit", code(suite.budget.label()) if suite.budget else "the methods' own lengths"),
         *([("sets of budgets", ", ".join(budgets))] if budgets else []),
     ]
