@@ -27,6 +27,7 @@ from harness.advice.spending import AskedSpending
 from harness.advice.tiers import find_tiers
 from harness.cli import advised
 from harness.forecast.evidence import Evidence, gather
+from harness.records.facts import TextLengths
 from harness.records.record import Cost, Record
 from harness.records.served import ServedFacts
 from harness.store import reference_records
@@ -239,8 +240,10 @@ def test_unknown_costs_are_listed_apart_with_the_command_that_tells_them():
     assert "training time of full" in line
     assert "`harness probe --methods full`" in line
     assert not any("full" in said for said in words.excluded(answer))
-    free = answer_question(Question(n_train=256), records)
+    free = answer_question(Question(n_train=2048, task="a"), records)
     assert "full" not in [tier.method for tier in free.tiers]
+    assert free.best is not None
+    assert free.best.method == "full"  # the first choice, at a cost that is not known
     assert any("Not known" in said for said in words.beside(free))
 
 
@@ -338,13 +341,33 @@ def test_a_typical_answer_fits_on_a_screen_and_shows_a_probe(
     assert not any(re.search(r"\bnan\b|None", line) for line in lines)
 
 
-def test_character_ngrams_are_advised_for_sequences_and_not_for_words(evidence: Evidence):
-    counts_characters = "tfidf[analyzer=char]"
-    of_words = answer_question(Question(n_train=500, classes=2), evidence)
-    assert counts_characters not in [choice.method for choice in of_words.choices]
-    assert any(counts_characters in note for note in of_words.notes)
-    of_sequences = answer_question(Question(n_train=500, classes=2, characters=True), evidence)
-    assert counts_characters in [choice.method for choice in of_sequences.choices]
+def of_texts(record: Record, n_terms: float, tokens: float, *, counts_words: bool) -> Record:
+    lengths = TextLengths(mean=tokens, longest=2 * int(tokens))
+    return with_facts(record, train_texts=lengths, n_terms=n_terms, counts_words=counts_words)
+
+
+def test_character_ngrams_are_advised_for_sequences_and_not_for_words():
+    """Sequences have two terms a row, prose has about one a token."""
+    sizes = (32, 256)
+    prose = [of_texts(r, 20.0 * r.cell.n_train, 30.0, counts_words=True) for r in grids(("a", "b", "c"))]
+    rows = make_grid(methods=("tfidf", "linear-probe", "full"), sizes=sizes, task="p")
+    sequences = [of_texts(r, 2.0 * r.cell.n_train, 30.0, counts_words=True) for r in rows]
+    characters = [
+        of_texts(make_record("tfidf", n, seed, task="p", config={"analyzer": "char"}, accuracy=0.97), 500.0, 30.0,
+                 counts_words=False)
+        for n in sizes for seed in range(3)
+    ]  # fmt: skip
+    records = [*prose, *sequences, *characters]
+    (label,) = {point.method for point in gather(records).points if not point.facts.counts_words}
+    of_words = answer_question(Question(n_train=256, classes=2), records)
+    assert label not in [choice.method for choice in of_words.choices]
+    assert any(label in note for note in of_words.notes)
+    of_sequences = answer_question(Question(n_train=256, classes=2, characters=True), records)
+    assert of_sequences.best is not None
+    assert of_sequences.best.method == label
+    assert any("Only tasks of character sequences count" in note for note in of_sequences.notes)
+    assert {choice.n_tasks for choice in of_sequences.choices} == {1}
+    assert answer_question(Question(n_train=256, task="p"), records).choice(label).basis == "measured"
 
 
 # ---- prices
@@ -368,7 +391,8 @@ def test_where_methods_prompt_the_cost_of_tiers_includes_predictions():
     assert answer.tiers[0].method != "zero-shot"
     total = answer_question(Question(n_train=256), [*grids(), *slow], spending=AskedSpending(10_000.0))
     assert total.predictions == 10_000
-    assert {"labels", "total"} <= set(words.tier_rows(answer)[0])
+    assert "total" in words.tier_rows(answer)[0]
+    assert any("needs no labels" in line for line in words.beside(answer))
 
 
 def test_a_notebook_shows_the_tiers():

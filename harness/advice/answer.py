@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from harness.advice.answering import Answering, Found
 from harness.advice.choices import AdvisedMethod, have_few_tasks
 from harness.advice.limits import Relaxation, all_limits, count_excluded, find_relaxations, useless_alone
-from harness.advice.on_backbones import Basis, spread_over_backbones
+from harness.advice.on_backbones import CARRIED, Basis, spread_over_backbones
 from harness.advice.question import Question
 from harness.advice.reach import Reach, find_reach
 from harness.advice.relevant import MOST_BEYOND, device_of, points_with_costs, relevant
@@ -151,7 +151,7 @@ def answer_question(
     if several is not None:
         points = timings = several.points
         if any(label in several.wanted for label in several.carried):
-            notes.append(_CARRIED)
+            notes.append(CARRIED)
     device, timed = device_of(question, evidence, timings, probes, own_devices)
     answering = Answering(points, CostModel(timings, evidence, device, timed, probes), device, several)
     found = answering.find(question)
@@ -171,12 +171,6 @@ def answer_question(
     return _with_more(answer, found, answering, max(point.n_train for point in points))
 
 
-_CARRIED: Final = (
-    "Scores of methods on backbones without records are carried over from the backbone with the most, by published "
-    "probes and by size; their seconds and memory are not known (`harness plan --backbones` predicts them)."
-)
-
-
 def _ordered(question: Question, found: Found) -> tuple[AdvisedMethod, ...]:
     """Return the choices that fit, then the others.
 
@@ -186,7 +180,13 @@ def _ordered(question: Question, found: Found) -> tuple[AdvisedMethod, ...]:
     marked = [replace(choice, has_few_tasks=choice.method in few) for choice in found.choices]
 
     def by_score(choice: AdvisedMethod) -> tuple[bool, float, float, int, str]:
-        return choice.has_few_tasks, -found.beliefs.worth(choice.method), _seconds(choice), -choice.n_tasks, choice.method
+        return (
+            choice.has_few_tasks,
+            -found.beliefs.worth(choice.method),
+            _seconds(choice),
+            -choice.n_tasks,
+            choice.method,
+        )
 
     def by_cost(choice: AdvisedMethod) -> tuple[float, int, str]:
         return _seconds(choice), -choice.n_tasks, choice.method

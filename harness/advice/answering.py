@@ -16,7 +16,6 @@ from harness.advice.question import Question
 from harness.forecast import CostModel, Curves, Doubles, Point, TaskTexts, measured_of
 from harness.records import flagged_default, prompts_model
 
-
 _CERTAIN: Final = 30.0
 """Value on the scale whose score is the best possible one."""
 

@@ -10,7 +10,7 @@ The rule, for the methods that fit and whose cost is known:
 3. The other tiers cost less and do not tie with the best. They lie on the upper hull of expected score against the
    logarithm of cost, so that each doubling of cost buys less than the one before.
 4. A method that beats the tier before it with a probability below 60 % is no tier, unless it is the best. A tier that
-   costs more than two thirds of the next one is left out. There are at most five.
+   costs more than two thirds of the next one is left out; less than a second counts as one. There are at most five.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def find_tiers(
         for one in able
         if costs.get(one.method, math.inf) < limit and _is_worse(one, by_method[last], beliefs, tolerance)
     ]
-    kept = _worth_it(_hull([*below, by_method[last]], last, costs, beliefs), beliefs)
+    kept = _worth_it(_hull([*below, by_method[last]], last, costs, beliefs, unit), beliefs)
     found = []
     before: AdvisedMethod | None = None
     for (*_, method), name in zip(kept, _names(kept, costs, unit), strict=True):
@@ -171,10 +171,10 @@ def ties(better: AdvisedMethod, other: AdvisedMethod, beliefs: Beliefs, toleranc
 
 
 def _hull(
-    choices: Sequence[AdvisedMethod], best: str, costs: Mapping[str, float], beliefs: Beliefs
+    choices: Sequence[AdvisedMethod], best: str, costs: Mapping[str, float], beliefs: Beliefs, unit: Unit
 ) -> list[tuple[float, float, str]]:
     """Return log cost, expected score (more is better) and label of the methods on the upper hull, up to the best."""
-    least = _LEAST_SHARE * costs.get(best, 0.0)
+    least = max(_LEAST_SHARE * costs.get(best, 0.0), 0.0 if unit == "money" else _LEAST_SECONDS)
     found: list[tuple[float, float, str]] = []
     for choice in choices:
         cost = max(costs.get(choice.method, 0.0), least)
@@ -191,6 +191,10 @@ def _hull(
 
 _LEAST_SHARE: Final = 1e-4
 """Share of the best tier's cost below which all costs count as the same: their logarithms would differ without end."""
+
+
+_LEAST_SECONDS: Final = 1.0
+"""Seconds below which all costs count as the same."""
 
 
 def _slope(one: tuple[float, float, str], other: tuple[float, float, str]) -> float:

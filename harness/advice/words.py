@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from harness.advice.choices import Gain
 from harness.advice.limits import CALLED, SHOWN, all_limits
+from harness.advice.on_backbones import CARRIED
 from harness.advice.relevant import NOT_FOR_WORDS
+from harness.advice.tiers import TIE
 from harness.support import text
 
 if TYPE_CHECKING:
@@ -37,27 +39,29 @@ def heading(answer: Advice) -> str:
 
 def tier_rows(answer: Advice) -> list[list[str]]:
     """Return the names of the columns and one row for each tier, as texts."""
-    has_labels = len({answer.choice(tier.method).labels for tier in answer.tiers}) > 1
     names = ["", "method", f"{answer.metric} (80 %)", "train", "memory", "trained", "a text"]
-    rows = [[*names, *["labels"] * has_labels, *[_cost_name(answer)] * _shows_cost(answer), "tasks"]]
+    rows = [[*names, *[_cost_name(answer)] * _shows_cost(answer), "tasks"]]
     for tier in answer.tiers:
         own = answer.choice(tier.method)
         milliseconds = None if own.predict_milliseconds is None else own.predict_milliseconds / 1000
         row = [
             tier.name,
             own.method + ("" if own.default_better is None else " §"),
-            f"{text.score(own.score)} ({text.interval(own.low, own.high)})",
+            f"{text.score(own.score)} ({_short(own.low)}–{_short(own.high)})",
             text.seconds(own.train_seconds),
             text.memory(own.peak_memory_bytes),
             text.number(own.trainable_parameters),
             "<0.1 ms" if milliseconds is not None and milliseconds < 1e-4 else text.milliseconds(milliseconds),
         ]
-        if has_labels:
-            row.append(f"{own.labels:,}")
         if _shows_cost(answer):
             row.append(text.price(tier.cost) if answer.cost_unit == "money" else text.seconds(tier.cost))
         rows.append([*row, str(own.n_tasks)])
     return rows
+
+
+def _short(score: float) -> str:
+    """Format an end of an interval in a table: two decimals within -1 to 1."""
+    return f"{score:.2f}" if 0.005 <= abs(score) <= 1 else text.score(score)
 
 
 def _shows_cost(answer: Advice) -> bool:
@@ -106,6 +110,9 @@ def beside(answer: Advice) -> list[str]:
         reached.append(f"{best.method} reaches {text.score(wanted)} with {chance}.")
     others = [one for one in answer.choices if one.fits and one.method not in in_tiers and not one.unknown]
     found = reached
+    without = [tier.method for tier in answer.tiers if answer.choice(tier.method).labels == 0]
+    if without and answer.question.n_train:
+        found.append(f"{' and '.join(without)} {'needs' if len(without) == 1 else 'need'} no labels.")
     probes = [one for one in answer.choices if one.fits and one.role == FROZEN]
     if probes and not any(one.method in in_tiers for one in probes):
         probe = min(probes, key=lambda one: (one.has_few_tasks, answer.choices.index(one)))
@@ -123,6 +130,8 @@ def unknown_costs(answer: Advice) -> list[str]:
     """Return sentences on methods with unknown costs, and the commands that tell these."""
     groups: dict[str | None, list[AdvisedMethod]] = {}
     for one in answer.not_known:
+        if not _matters(one, answer):
+            continue
         groups.setdefault(one.backbone, []).append(one)
     places = {one.method: i for i, one in enumerate(answer.choices)}
     ordered = sorted(groups.values(), key=lambda own: min(places[one.method] for one in own))
@@ -138,6 +147,15 @@ def unknown_costs(answer: Advice) -> list[str]:
     if len(ordered) > _MOST_GROUPS:
         found.append(f"Nor are the costs of {len(ordered) - _MOST_GROUPS} more backbones known.")
     return found
+
+
+def _matters(choice: AdvisedMethod, answer: Advice) -> bool:
+    """Return whether a method of unknown cost is asked for, or may be limited by it, or is expected to be the best."""
+    if answer.question.backbones is not None or choice.why_not or not answer.tiers:
+        return True
+    best = answer.choice(answer.tiers[-1].method)
+    is_ahead = choice.score > best.score if answer.highest is not None else choice.score < best.score
+    return is_ahead and abs(choice.score - best.score) > TIE * (answer.highest or best.score)
 
 
 _MOST_GROUPS: Final = 2
@@ -194,7 +212,9 @@ def notes(answer: Advice, *, every: bool = False) -> list[str]:
     tiers = [answer.choice(tier.method) for tier in answer.tiers]
     carried = every or any(one.is_timed_elsewhere for one in tiers)
     found = [note for note in answer.notes if carried or not note.startswith(_CARRIED)]
+    is_about_backbones = every or answer.question.backbones is not None
     found = [note for note in found if every or not note.endswith(NOT_FOR_WORDS)]
+    found = [note for note in found if is_about_backbones or not note.startswith(CARRIED)]
     if answer.device is not None:
         but = ", except as noted" if any(note.startswith(_CARRIED) for note in found) else ""
         found.append(f"Seconds and memory are those of {answer.device}{but}.")

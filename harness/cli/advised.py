@@ -34,6 +34,7 @@ def show(answer: Advice, n_own: int, store: str, *, reference: bool, every: bool
     if answer.tiers:
         say([f"{words.heading}:"])
         console.print(_tier_table(words.rows))
+        console.print()
     else:
         say([f"{words.heading}: no measured method fits."], "red")
     say(words.lines)
@@ -45,7 +46,7 @@ def show(answer: Advice, n_own: int, store: str, *, reference: bool, every: bool
     say(words.after)
     console.print()
     say([" ".join([*words.notes, _source(n_own, store, reference=reference)])], "dim")
-    if answer.bases:
+    if answer.bases and (every or answer.question.backbones is not None):
         say(["What the answer for each backbone rests on:"], "dim")
         say([f"- {basis.sentence('MTEB')}" for basis in answer.bases[:_N_SHOWN]], "dim")
         if len(answer.bases) > _N_SHOWN:
@@ -62,10 +63,10 @@ def make_console(width: int = _WIDTH) -> Console:
 
 def _tier_table(shown: list[list[str]]) -> Table:
     names, *rows = shown
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     for name in names:
         if name == "method":
-            table.add_column(name, overflow="fold", min_width=14, max_width=26)
+            table.add_column(name, overflow="fold", min_width=14, max_width=32)
         else:
             table.add_column(Text(text.plain(name)), justify="right" if name else "left", no_wrap=True)
     for row in rows:
@@ -103,7 +104,7 @@ def _add(table: Table, choice: AdvisedMethod) -> None:
 
 def _spending_table(answer: Advice, *, every: bool) -> Table:
     """Return what tiers and all prompted methods cost in use; with `every`, all that fit."""
-    title = "Cost in use: seconds of 1,000 predictions; price of training, of labels and of 1,000 predictions"
+    title = "Cost in use: seconds of 1,000 predictions; price of training, labels and 1,000"
     has_prices = any(one.price_per_1000 is not None for one in answer.spending)
     title = title if has_prices else title.partition(";")[0]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
