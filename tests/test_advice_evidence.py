@@ -208,7 +208,7 @@ def test_more_labels_are_within_the_same_limits() -> None:
 
 def test_what_the_reference_results_advise_can_be_run() -> None:
     labels = {p.method for p in gather(reference_records()).points if p.kind == "classification"}
-    assert len(labels) > 20
+    assert {"full", "linear-probe", "tfidf"} <= labels
     for label in sorted(labels):
         parse_methods([label])
 

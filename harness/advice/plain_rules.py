@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,8 @@ PLAIN_RULES: Final = (
 - SetFit below 16 labels a class, full fine-tuning from there on, each on the largest backbone;
 - full fine-tuning on the largest backbone;
 - the linear probe of the backbone with the most measurements.
+
+Where a method was not measured on such a backbone, or does not fit, the next one stands in.
 """
 
 _FEW: Final = 16
@@ -48,19 +50,21 @@ def plain_choices(
     first = next((point for point in fitting.values() if point.n_train), None)
     each = _each(first) if first is not None else _FEW
     counted = Counter(point.backbone for point in others if point.backbone is not None)
-    most = max(sorted(counted), key=lambda name: counted[name], default=None)
-    largest = max(sorted(counted), key=lambda name: sizes.get(name, 0.0), default=None)
 
-    def on(name: str, backbone: str | None) -> str | None:
-        wanted = (name, backbone)
-        return next((m for m, p in fitting.items() if (p.on or p.method, p.backbone) == wanted), None)
+    def on(name: str, order: Callable[[str], float]) -> str | None:
+        """Return the label of a method on the first backbone that it fits on, in an order of backbones."""
+        found = {p.backbone: m for m, p in fitting.items() if (p.on or p.method) == name and p.backbone in counted}
+        return found[max(sorted(filter(None, found)), key=order)] if found else None
+
+    def by_size(backbone: str) -> float:
+        return sizes.get(backbone, 0.0)
 
     return {
         BEST_ON_AVERAGE: _best_on_average(fitting, others, each),
-        PLAIN_RULES[1]: on("linear-probe", largest),
-        PLAIN_RULES[2]: on("setfit" if each < _FEW else "full", largest),
-        PLAIN_RULES[3]: on("full", largest),
-        PLAIN_RULES[4]: on("linear-probe", most),
+        PLAIN_RULES[1]: on("linear-probe", by_size),
+        PLAIN_RULES[2]: on("setfit" if each < _FEW else "full", by_size),
+        PLAIN_RULES[3]: on("full", by_size),
+        PLAIN_RULES[4]: on("linear-probe", lambda backbone: counted[backbone]),
     }
 
 

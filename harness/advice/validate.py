@@ -64,8 +64,9 @@ def validate_advice(
         published = [_without(encoder, cluster) for encoder in encoders] if kind == _KIND else []
         for task in sorted(name for name, own in clusters.items() if own == cluster):
             asked = sorted({point.n_train for point in everything.points if point.task == task and point.n_train})
+            n_before = len(trials)
             for n_train in asked:
-                case = _Case(task, cluster, n_train, everything, halves, others)
+                case = _Case(task, cluster, n_train, everything, halves, others, is_first=len(trials) == n_before)
                 trials += case.trials(published, sizes, declined)
     if len({trial.cluster for trial in trials}) < 2:
         raise UsageError(
@@ -133,7 +134,10 @@ class _Case:
         everything: Evidence,
         halves: Sequence[Evidence],
         others: Evidence,
+        *,
+        is_first: bool,
     ) -> None:
+        self._is_first = is_first
         self.task, self.cluster, self.n_train = task, cluster, n_train
         self.others, self.everything = others, everything
         own = [point for point in everything.points if point.task == task and point.n_train in (n_train, 0)]
@@ -249,7 +253,7 @@ class _Case:
         found = []
         for choice in answer.choices:
             point = self.measured.get(choice.method)
-            if point is None:
+            if point is None or not (point.n_train or self._is_first):  # what uses no labels was measured once
                 continue
             found.append(
                 Held(

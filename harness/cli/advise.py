@@ -79,8 +79,7 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
         f"Coverage of the 80 % intervals: {100 * mean:.0f} % (95 % over data sets: {100 * max(low, 0):.0f} to "
         f"{100 * min(high, 1):.0f} %); lowest on {text.plain(lowest)}: {100 * by_task[lowest]:.0f} %."
     )
-    for name in ("seconds", "memory"):
-        error = found.error(name)
+    for name, error in (("seconds", found.error("seconds")), ("memory", found.error("memory"))):
         said = "not timed" if error is None else f"{100 * error:.0f} % off in the median"
         console.print(f"Expected {name}: {said}.")
     console.print(
@@ -91,8 +90,13 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
         markup=False,
         highlight=False,
     )
-    for by, said in (("size", "labels a class"), ("backbone", "backbone"), ("limit", "limit of the seconds")):
-        counts = ", ".join(f"{key}: {n}" for key, n in found.questions_by(by).items())
+    asked = {
+        "labels a class": found.questions_by("size"),
+        "backbone": found.questions_by("backbone"),
+        "limit of the seconds": found.questions_by("limit"),
+    }
+    for said, by in asked.items():
+        counts = ", ".join(f"{key}: {n}" for key, n in by.items())
         console.print(f"Questions by {said}: {text.plain(counts or '–')}.", markup=False, highlight=False)
     for reason, n in found.declined.items():
         console.print(f"Not asked, {text.counted(n, 'size')}: {reason}.", markup=False, highlight=False)

@@ -169,7 +169,7 @@ def _validate_advice(
 ) -> None:
     """Measure the quality of the advice on tasks with records.
 
-    Each task is left out in turn, and the advice for it comes from the records of the others.
+    Each data set is left out in turn, and the advice for its tasks comes from the records of the others.
     """
     from harness.cli.advise import validate_command, validate_encoders_command
 

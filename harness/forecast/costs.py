@@ -311,7 +311,7 @@ def _named(methods: set[str]) -> str:
 
 def _where(point: Point, texts: TaskTexts, name: str) -> Where:
     x = (math.log2(max(texts.n_train, 1)) - 8) / 3 if name != "predict" else 0.0
-    z = math.log2(texts.tokens / 32) if texts.tokens else 0.0
+    z = math.log2(texts.tokens / 32) if texts.tokens and (texts.n_train or name == "predict") else 0.0
     if name == "memory":
         longest = longest_read(point, texts)
         z = math.log2(longest / 64) if longest else 0.0
