@@ -34,6 +34,8 @@ def heading(answer: Advice) -> str:
         within += f" (none is expected to reach {text.score(question.min_score)})"
     elif question.min_score is not None:
         within += f", methods expected to reach {text.score(question.min_score)}"
+    if not answer.tiers:
+        return f"No measured method fits: {answer.metric} with {labels}{within}"
     return f"Expected {answer.metric} with {labels}{within}"
 
 
@@ -264,7 +266,7 @@ def html_of(answer: Advice) -> str:
     said = [*words.lines, *words.flags, *words.after, *words.notes]
     lines = "".join(f"<li>{escape(text.plain(line))}</li>" for line in said)
     if not answer.tiers:
-        return f"<p>{escape(words.heading)}: no measured method fits.</p><ul>{lines}</ul>"
+        return f"<p>{escape(words.heading)}.</p><ul>{lines}</ul>"
     names, *rows = words.rows
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{escape(text.plain(cell))}</td>' for cell in row)}</tr>" for row in rows)

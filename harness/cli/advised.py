@@ -36,7 +36,7 @@ def show(answer: Advice, n_own: int, store: str, *, reference: bool, every: bool
         console.print(_tier_table(words.rows))
         console.print()
     else:
-        say([f"{words.heading}: no measured method fits."], "red")
+        say([f"{words.heading}."], "red")
     say(words.lines)
     if every:
         console.print(_all(answer))
