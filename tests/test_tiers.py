@@ -389,6 +389,9 @@ def test_where_methods_prompt_the_cost_of_tiers_includes_predictions():
     assert (last.method, last.name) == ("zero-shot", "best")
     assert last.cost == pytest.approx(1000.0, rel=0.2)  # 1,000 predictions of a second each
     assert answer.tiers[0].method != "zero-shot"
+    elsewhere = [dataclasses.replace(r, cell=dataclasses.replace(r.cell, backbone="org/served")) for r in slow]
+    both = answer_question(Question(n_train=256), [*grids(), *elsewhere])
+    assert [one.method for one in both.choices if one.backbone == "org/served"] == ["zero-shot on served"]
     total = answer_question(Question(n_train=256), [*grids(), *slow], spending=AskedSpending(10_000.0))
     assert total.predictions == 10_000
     assert "total" in words.tier_rows(answer)[0]

@@ -54,6 +54,7 @@ class Answering:
         self._curves = Curves(points) if several is None else Curves(points, several.carried)
         self._several = several
         self._costs = costs
+        self._served = {point.backbone for point in points if point.facts.served is not None}
         self.scale = self._curves.scale
         self.points: Mapping[str, Sequence[Point]] = self._curves.by_method
 
@@ -99,6 +100,8 @@ class Answering:
     def _is_able(self, question: Question, method: str) -> bool:
         """Return whether a method is asked for, and can learn from so many labels."""
         wanted = self._several is None or method in self._several.wanted
+        if self._several is not None and method in self._curves.carried:  # a served model answers prompts alone
+            wanted = wanted and self._several.backbones[method] not in self._served
         return wanted and (question.n_train > 0 or not self._labels(question, method, least=1))
 
     def _labels(self, question: Question, method: str, least: int = 0) -> int:

@@ -83,7 +83,7 @@ def bought(answer: Advice) -> list[str]:
         extra = ""
         if tier.extra_seconds is not None:
             more = "more" if tier.extra_seconds >= 0 else "less"
-            extra = f", for {text.seconds(abs(tier.extra_seconds))} {more} of training"
+            extra = f", for {text.seconds(abs(tier.extra_seconds))} {more}"
         found.append(f"{tier.method}: {_gain(tier.gain, in_points=answer.highest == 1)}{extra}")
     if found:
         found.insert(0, "What it buys over the row above (80 % interval; probability to be better at all):")
