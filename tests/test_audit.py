@@ -14,7 +14,7 @@ from scipy import stats
 from harness.advice.answer import answer_question
 from harness.advice.question import Question
 from harness.api.auditing import TASKS, audit_grid
-from harness.cli import advise
+from harness.cli import advised
 from harness.cli.catalogue import audits_of
 from harness.methods.base import methods
 from harness.planning.suites import load_suite
@@ -345,8 +345,8 @@ def test_advice_marks_flagged_defaults(monkeypatch):
     assert found["lora"].default_better == "tune=8"
     assert found["lora[tune=8]"].default_better is None
     console = Console(width=200, record=True, file=io.StringIO())
-    monkeypatch.setattr(advise, "_console", lambda: console)
-    advise._show(answer, 0, "r.jsonl", reference=False)
+    monkeypatch.setattr(advised, "make_console", lambda: console)
+    advised.show(answer, 0, "r.jsonl", reference=False, every=True)
     said = " ".join(console.export_text().split())
     assert "lora §" in said
     assert f"lora by {fact.points:.1f} points (tune=8 does better)" in said

@@ -123,7 +123,7 @@ def test_status_and_report(first_run: str, folder: Path) -> None:
 
 def test_advice_counts_the_users_own_records(first_run: str, folder: Path) -> None:
     own = run_cli("advise", "--n-train", "12", "--classes", "3", "--no-reference", cwd=folder)
-    assert "is expected to reach accuracy" in own
+    assert "Expected accuracy with 12 labels" in own
     assert "Only your own records count" in own
     told = run_cli("advise", "--data", "tickets.csv", "--json", cwd=folder)
     assert '"n_train": 400' in told

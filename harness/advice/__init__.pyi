@@ -1,11 +1,12 @@
 from .answer import Advice as Advice
-from .answer import AdvisedMethod as AdvisedMethod
 from .asking import advise as advise
 from .asking import answer_from as answer_from
 from .asking import own_records as own_records
+from .choices import AdvisedMethod as AdvisedMethod
 from .held_out import validate_encoders as validate_encoders
 from .on_backbones import read_backbones as read_backbones
 from .own_texts import question_about as question_about
 from .spending import asked_spending as asked_spending
 from .trials import RULES as RULES
 from .validate import validate_advice as validate_advice
+from .words import answer_in_words as answer_in_words

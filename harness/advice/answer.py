@@ -1,4 +1,4 @@
-"""The answer: methods ranked by expected score, with their costs, and what more time or labels would buy."""
+"""The answer: tiers of methods from cheap to best, all methods with their costs, and what more would buy."""
 
 from __future__ import annotations
 
@@ -9,75 +9,31 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from harness.advice.on_backbones import Basis, OnBackbones, spread_over_backbones
+from harness.advice.answering import Answering, Found
+from harness.advice.choices import AdvisedMethod, have_few_tasks
+from harness.advice.limits import Relaxation, all_limits, count_excluded, find_relaxations, useless_alone
+from harness.advice.on_backbones import CARRIED, Basis, spread_over_backbones
 from harness.advice.question import Question
-from harness.advice.relevant import MOST_BEYOND, device_of, relevant
+from harness.advice.reach import Reach, find_reach
+from harness.advice.relevant import MOST_BEYOND, device_of, points_with_costs, relevant
 from harness.advice.spending import AdvisedSpending, AskedSpending, with_spending
+from harness.advice.tiers import BEYOND_CHANCE, Tier, Unit, find_best, find_tiers, ties
 from harness.cost import Probed
-from harness.forecast import CostModel, Curves, Doubles, Evidence, Point, Scale, gather, measured_of
-from harness.records import EncoderFacts, PublishedEncoder, Record, flagged_default
+from harness.forecast import CostModel, Evidence, gather
+from harness.records import EncoderFacts, PublishedEncoder, Record
 from harness.support import text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LEVEL_95: Final = 1.959964
-
 _MORE_LABELS: Final = 4
 """Factor by which the number of labels grows in the sentence on more labels."""
 
-_SHOWN: Final[dict[str, Callable[[float], str]]] = {
-    "train_seconds": text.seconds,
-    "peak_memory_bytes": text.memory,
-    "predict_milliseconds": lambda value: f"{value:.3g} ms a text",
-    "trainable_parameters": lambda value: f"{text.number(value)} trainable parameters",
-}
-"""Costs that may be limited, and their form in messages."""
+_FIRST_LABELS_A_CLASS: Final = 4
+"""Labels a class of a first few labels, where there are none."""
 
-
-@dataclass(frozen=True)
-class AdvisedMethod:
-    """One method in an answer: its expected score and costs.
-
-    Attributes:
-        method: label of the configuration; with "cut at" a budget that ended its fits.
-        score, low, high: expected score and its 80 % interval.
-        train_seconds, peak_memory_bytes, predict_milliseconds: expected on the device; None where nothing was measured.
-        trainable_parameters, stored_bytes: as measured.
-        fits: whether it is within all limits.
-        why_not: reasons why it does not fit.
-        is_tied: whether it cannot be told from the best that fits (at 95 %).
-        basis: `measured` (this task and size), `interpolated`, `extrapolated`, `seen at one size`, or `carried over`
-            from the backbone with the most measurements.
-        n_records, n_tasks: number of records of the method, and of tasks of this kind with them; of a method that is
-            carried to another backbone, those on the backbone that it is carried from.
-        backbone: the backbone, where the answer is about several.
-        default_points_behind: points by which other settings beat these defaults in an audit; None where none flags
-            them.
-        default_better: those settings; None where none flags the defaults.
-    """
-
-    method: str
-    family: str
-    score: float
-    low: float
-    high: float
-    train_seconds: float | None
-    peak_memory_bytes: float | None
-    predict_milliseconds: float | None
-    trainable_parameters: float | None
-    stored_bytes: float | None
-    fits: bool
-    why_not: tuple[str, ...]
-    is_tied: bool
-    basis: str
-    n_records: int
-    n_tasks: int
-    backbone: str | None = None
-    default_points_behind: float | None = None
-    default_better: str | None = None
+USUAL_PREDICTIONS: Final = 1000
+"""Number of predictions that count in the cost of tiers where methods that prompt compete."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +44,13 @@ class Advice:
         choices: methods that fit, best first (cheapest first, where a score was asked for); then those that do not.
         metric: metric of the scores.
         device: device of the seconds and memory; None where nothing was timed.
+        tiers: methods from cheap to best, each worth its price over the one before; none where nothing fits. Where only
+            the score to reach keeps all methods out, they are those without it.
+        cost_unit: unit of the costs of tiers: `training seconds`; or `seconds` or `money` with predictions and labels.
+        predictions: number of predictions that the costs of tiers include; 0 where they are training seconds.
+        highest: best possible score; None where there is none, as with a perplexity.
+        relaxations: changes of limits that would buy something beyond chance, the most helpful first.
+        reach: chance of the score that was asked for, and the labels needed, where no method is expected to reach it.
         more: sentences on what a higher limit, or more labels, would buy.
         notes: sentences on what the answer rests on.
         bases: what the answer for each backbone rests on, where it is about several.
@@ -102,6 +65,12 @@ class Advice:
     notes: tuple[str, ...] = field(default=())
     bases: tuple[Basis, ...] = ()
     spending: tuple[AdvisedSpending, ...] = ()
+    tiers: tuple[Tier, ...] = ()
+    cost_unit: Unit = "training seconds"
+    predictions: float = 0
+    highest: float | None = 1.0
+    relaxations: tuple[Relaxation, ...] = ()
+    reach: Reach | None = None
 
     @property
     def best(self) -> AdvisedMethod | None:
@@ -113,6 +82,22 @@ class Advice:
         """Choices that fit and cannot be told from the best."""
         return [choice for choice in self.choices if choice.fits and choice.is_tied and choice is not self.best]
 
+    @property
+    def not_known(self) -> list[AdvisedMethod]:
+        """Choices of which a cost that decides is not known; apart from that they are within all limits."""
+        return [one for one in self.choices if one.unknown and all("not known" in why for why in one.why_not)]
+
+    def choice(self, method: str) -> AdvisedMethod:
+        """Return the choice with a label.
+
+        Raises:
+            KeyError: there is none.
+        """
+        found = next((choice for choice in self.choices if choice.method == method), None)
+        if found is None:
+            raise KeyError(method)
+        return found
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row for each choice."""
         import pandas as pd
@@ -120,12 +105,19 @@ class Advice:
         found = pd.DataFrame([asdict(choice) for choice in self.choices])
         if not self.spending:
             return found
-        further = pd.DataFrame([asdict(one) for one in self.spending]).drop(columns=["method", "backbone"])
+        further = pd.DataFrame([asdict(one) for one in self.spending]).drop(
+            columns=["method", "backbone", "is_prompted"]
+        )
         return found.join(further)
 
     def to_json(self) -> str:
         """Return the whole answer as JSON."""
         return json.dumps(asdict(self), indent=1)
+
+    def _repr_html_(self) -> str:
+        from harness.advice.words import html_of
+
+        return html_of(self)
 
 
 def answer_question(
@@ -154,180 +146,181 @@ def answer_question(
     """
     evidence = records if isinstance(records, Evidence) else gather(records)
     points, notes = relevant(question, evidence)
+    timings = points_with_costs(question, points, evidence)
     several = spread_over_backbones(points, question.backbones, question.kind, encoders, facts)
     if several is not None:
-        points = several.points
+        points = timings = several.points
         if any(label in several.wanted for label in several.carried):
-            notes.append(_CARRIED)
-    device, timed = device_of(question, evidence, points, probes, own_devices)
-    answering = _Answering(points, CostModel(points, evidence, device, timed, probes), several)
-    ranked, of_costs = answering.choices(question)
-    more = _more(question, ranked, answering, max(point.n_train for point in points))
+            notes.append(CARRIED)
+    device, timed = device_of(question, evidence, timings, probes, own_devices)
+    answering = Answering(points, CostModel(timings, evidence, device, timed, probes), device, several)
+    found = answering.find(question)
     bases = () if several is None else several.bases
-    answer = Advice(question, ranked, points[0].metric, device, more, (*notes, *of_costs), bases)
-    return answer if spending is None else with_spending(answer, answering.points, spending)
+    answer = Advice(
+        question,
+        _ordered(question, found),
+        points[0].metric,
+        device,
+        notes=(*notes, *found.notes),
+        bases=bases,
+        highest=answering.scale.highest,
+    )
+    if spending is not None:
+        answer = with_spending(answer, answering.points, spending)
+    answer = _with_tiers(answer, found, spending)
+    return _with_more(answer, found, answering, max(point.n_train for point in points))
 
 
-_CARRIED: Final = (
-    "Scores of methods on backbones without records are carried over from the backbone with the most, by published "
-    "probes and by size; their seconds and memory are not known (`harness plan --backbones` predicts them)."
-)
+def _ordered(question: Question, found: Found) -> tuple[AdvisedMethod, ...]:
+    """Return the choices that fit, then the others.
+
+    The best come first, or the cheapest where a score was asked for. Methods on few tasks come after all others.
+    """
+    few = have_few_tasks([one for one in found.choices if not set(found.over[one.method]) - {"min_score"}])
+    marked = [replace(choice, has_few_tasks=choice.method in few) for choice in found.choices]
+
+    def by_score(choice: AdvisedMethod) -> tuple[bool, float, float, int, str]:
+        return (
+            choice.has_few_tasks,
+            -found.beliefs.worth(choice.method),
+            _seconds(choice),
+            -choice.n_tasks,
+            choice.method,
+        )
+
+    def by_cost(choice: AdvisedMethod) -> tuple[float, int, str]:
+        return _seconds(choice), -choice.n_tasks, choice.method
+
+    fitting = [choice for choice in marked if choice.fits]
+    ordered = sorted(fitting, key=by_score) if question.min_score is None else sorted(fitting, key=by_cost)
+    return (*ordered, *sorted((choice for choice in marked if not choice.fits), key=by_score))
 
 
-class _Answering:
-    """Answers questions of different sizes and limits from the same points."""
-
-    def __init__(self, points: list[Point], costs: CostModel, several: OnBackbones | None = None) -> None:
-        self._curves = Curves(points) if several is None else Curves(points, several.carried)
-        self._several = several
-        self._costs = costs
-        self.scale = self._curves.scale
-        self.points: Mapping[str, Sequence[Point]] = self._curves.by_method
-
-    def choices(self, question: Question) -> tuple[tuple[AdvisedMethod, ...], tuple[str, ...]]:
-        """Return the choices, ranked, and sentences on their costs."""
-        mean, covariance = self._curves.expected(question.texts)
-        expected = self._costs.expected(question.texts)
-        found = []
-        kept = [
-            i
-            for i, method in enumerate(self._curves.by_method)
-            if self._several is None or method in self._several.wanted
-        ]
-        methods = list(self._curves.by_method.items())
-        mean, covariance = mean[kept], covariance[np.ix_(kept, kept)]
-        ranges = self._curves.ranges(question.texts, mean, covariance)
-        for i, (method, own) in enumerate(methods[k] for k in kept):
-            backbone = None if self._several is None else self._several.backbones[method]
-            flag = flagged_default(own[0].name, own[0].config, backbone or own[0].backbone)
-            score, low, high = ranges[i]
-            costs = {
-                "train_seconds": expected.seconds.get(method),
-                "peak_memory_bytes": expected.memory.get(method),
-                "predict_milliseconds": _milliseconds(expected.predict.get(method)),
-                "trainable_parameters": expected.trainable.get(method),
-            }
-            why_not = _why_not(question, costs, score, self.scale)
-            found.append(
-                AdvisedMethod(
-                    method=method,
-                    family=own[0].family,
-                    score=score,
-                    low=low,
-                    high=high,
-                    **costs,
-                    stored_bytes=expected.stored.get(method),
-                    fits=not why_not,
-                    why_not=why_not,
-                    is_tied=False,
-                    basis="carried over" if method in self._curves.carried else _basis(question, own),
-                    n_records=sum(point.n_records for point in own),
-                    n_tasks=len({point.task for point in own}),
-                    backbone=backbone,
-                    default_points_behind=None if flag is None else flag.points,
-                    default_better=None if flag is None else flag.does_better,
-                )
-            )
-        return _ranked(question, found, mean, covariance), expected.notes
+def _seconds(choice: AdvisedMethod) -> float:
+    return math.inf if choice.train_seconds is None else choice.train_seconds
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else 1000 * seconds
+def _with_tiers(answer: Advice, found: Found, spending: AskedSpending | None) -> Advice:
+    """Return the answer with its tiers. The best tier is the first choice, unless a score to reach was given.
+
+    If the score to reach alone keeps all methods out, the tiers are those without it.
+    """
+    fitting = [choice for choice in answer.choices if choice.fits] or [
+        choice for choice in answer.choices if _is_within_others(choice, found)
+    ]
+    costs, unit = _costs(answer, fitting, None if spending is None else spending.predictions)
+    is_by_total = spending is not None and spending.predictions is not None
+    tolerance = spending.score_tolerance if spending is not None and is_by_total else None
+    tiers = find_tiers(fitting, costs, found.beliefs, unit, tolerance)
+    if not tiers:
+        return answer
+    predictions = 0.0 if unit == "training seconds" else USUAL_PREDICTIONS
+    if spending is not None and spending.predictions is not None:
+        predictions = spending.predictions
+    found_tiers = replace(answer, tiers=tiers, cost_unit=unit, predictions=predictions)
+    if answer.question.min_score is not None and answer.best is not None and not is_by_total:
+        return found_tiers
+    top, first = answer.choices[0], found_tiers.choice(tiers[-1].method)
+    if "train_seconds" in top.unknown and top.fits and not ties(top, first, found.beliefs):
+        return found_tiers  # the best may be one whose cost is not known
+    places = sorted(range(len(answer.choices)), key=lambda i: answer.choices[i].method != tiers[-1].method)
+    in_use = tuple(answer.spending[i] for i in places) if answer.spending else ()
+    return replace(found_tiers, choices=tuple(answer.choices[i] for i in places), spending=in_use)
 
 
-def _basis(question: Question, own: list[Point]) -> str:
-    if measured_of(question.texts, own) is not None:
-        return "measured"
-    sizes = [point.n_train for point in own]
-    if set(sizes) == {0} or min(sizes) <= question.n_train <= max(sizes):
-        return "interpolated"
-    return "seen at one size" if len(set(sizes)) == 1 else "extrapolated"
+def _may_fit(choice: AdvisedMethod) -> bool:
+    return not any("not known" in reason for reason in choice.why_not)
 
 
-def _ranked(
-    question: Question, choices: list[AdvisedMethod], mean: Doubles, covariance: Doubles
-) -> tuple[AdvisedMethod, ...]:
-    position = {choice.method: i for i, choice in enumerate(choices)}
+def _costs(
+    answer: Advice, fitting: Sequence[AdvisedMethod], predictions: float | None
+) -> tuple[dict[str, float], Unit]:
+    """Return the costs by which tiers are ordered, and their unit.
 
-    def by_score(choice: AdvisedMethod) -> tuple[float, str]:
-        return (-float(mean[position[choice.method]]), choice.method)
-
-    def by_cost(choice: AdvisedMethod) -> tuple[float, str]:
-        return (math.inf if choice.train_seconds is None else choice.train_seconds, choice.method)
-
-    order = by_score if question.min_score is None else by_cost
-    fitting = sorted((choice for choice in choices if choice.fits), key=order)
-    others = sorted((choice for choice in choices if not choice.fits), key=by_score)
-    if not fitting:
-        return tuple(others)
-    top = position[min(fitting, key=by_score).method]
-    found = []
-    for choice in fitting:
-        i = position[choice.method]
-        spread = math.sqrt(max(float(covariance[i, i] + covariance[top, top] - 2 * covariance[i, top]), 0.0))
-        is_tied = i == top or float(mean[top] - mean[i]) <= _LEVEL_95 * spread
-        found.append(replace(choice, is_tied=is_tied))
-    return (*found, *others)
+    With a number of predictions they are the totals, in money where prices are known. Where methods that prompt
+    compete, they are seconds of training and of `USUAL_PREDICTIONS` predictions. Else they are seconds of training.
+    """
+    if predictions is not None:
+        totals = [one for one, choice in zip(answer.spending, answer.choices, strict=True) if choice.fits]
+        money = {one.method: one.total for one in totals if one.total is not None and one.total_unit == "money"}
+        if money:
+            return money, "money"
+        return {one.method: one.total for one in totals if one.total is not None}, "seconds"
+    if not any(choice.is_prompted for choice in fitting):
+        return {one.method: one.train_seconds for one in fitting if one.train_seconds is not None}, "training seconds"
+    return {
+        one.method: (one.train_seconds or 0.0) + USUAL_PREDICTIONS * one.predict_milliseconds / 1000
+        for one in fitting
+        if one.predict_milliseconds is not None and (one.train_seconds is not None or one.is_prompted)
+    }, "seconds"
 
 
-def _why_not(question: Question, costs: dict[str, float | None], score: float, scale: Scale) -> tuple[str, ...]:
-    found = []
-    for name, value in costs.items():
-        limit = getattr(question, name)
-        if limit is None:
-            continue
-        if value is None:
-            found.append(f"its {name} is not known")
-        elif value > limit:
-            found.append(f"needs {_SHOWN[name](value)}")
-    if question.min_score is not None and (score < question.min_score) == scale.higher_is_better:
-        found.append(f"is expected to reach {score:.3f}")
-    return tuple(found)
-
-
-def _more(
-    question: Question, ranked: tuple[AdvisedMethod, ...], answering: _Answering, largest: int
-) -> tuple[str, ...]:
-    """Return sentences on the best that only one limit keeps out, and on the best with four times the labels.
+def _with_more(answer: Advice, found: Found, answering: Answering, largest: int) -> Advice:
+    """Return the answer with what other limits and more labels would buy.
 
     Args:
-        question: the question.
-        ranked: its answer.
+        answer: the answer.
+        found: all methods, and what they exceed.
         answering: answers questions of other sizes.
         largest: largest measured number of labels.
     """
-    best = next((choice for choice in ranked if choice.fits), None)
-    there = answering.scale.there
-    found = []
-    for name, shown in _SHOWN.items():
-        if getattr(question, name) is None:
-            continue
-        outside = [
-            choice
-            for choice in ranked
-            if not choice.fits and len(choice.why_not) == 1 and getattr(choice, name) is not None
-            and getattr(choice, name) > getattr(question, name)
-        ]  # fmt: skip
-        if not outside:
-            continue
-        top = max(outside, key=lambda choice: there(choice.score))
-        if best is None or there(top.score) > there(best.score):
-            gain = "" if best is None else f", {abs(top.score - best.score):.3f} better than {best.method}"
-            found.append(f"With {shown(getattr(top, name))}, {top.method} would fit: {top.score:.3f}{gain}.")
+    question, best = answer.question, answer.best
+    limited = bool(all_limits(question))
+    ahead = answer.tiers[-1].method if answer.tiers else None
+    relaxations = find_relaxations(question, answer.choices, found.over, found.beliefs, ahead) if limited else ()
+    more = [] if answer.tiers or not limited else [count_excluded(question, answer.choices, found.over)]
+    more += [relaxation.sentence for relaxation in relaxations if set(relaxation.limits) != {"min_score"}]
+    more += useless_alone(question, relaxations) if more and best is None and not answer.tiers else []
+    reach = None
+    if question.min_score is not None and best is None and ahead is not None:
+        reach = find_reach(
+            question.min_score,
+            int(question.n_train),
+            ahead,
+            [one.method for one in answer.choices if _is_within_others(one, found) and not one.has_few_tasks],
+            found.beliefs,
+            lambda size: answering.beliefs(replace(question, n_train=size)),
+            largest,
+        )
+        more += reach.sentences
+    more += _labels_buy(question, best, answering, largest)
+    return replace(answer, relaxations=relaxations, reach=reach, more=tuple(more))
+
+
+def _is_within_others(choice: AdvisedMethod, found: Found) -> bool:
+    """Return whether a method is within all limits but the score."""
+    return not set(found.over[choice.method]) - {"min_score"} and _may_fit(choice)
+
+
+def _labels_buy(question: Question, best: AdvisedMethod | None, answering: Answering, largest: int) -> list[str]:
+    """Return a sentence on the best with four times the labels; without labels, on a first few."""
     n_more = _MORE_LABELS * question.n_train
-    if best is not None and n_more <= largest * MOST_BEYOND:
-        later, _ = answering.choices(replace(question, n_train=n_more))
-        found.append(_with_more_labels(n_more, best, later, by_cost=question.min_score is not None))
-    return tuple(found)
+    if question.n_train == 0:
+        sizes = {point.n_train for own in answering.points.values() for point in own}
+        least = _FIRST_LABELS_A_CLASS * (question.classes or 8)
+        n_more = min((size for size in sizes if size >= least), default=0)
+    if (best is None and question.n_train) or not 0 < n_more <= largest * MOST_BEYOND:
+        return []
+    asked = replace(question, n_train=n_more)
+    later = answering.find(asked)
+    fitting = [choice for choice in later.choices if choice.fits]
+    first = find_best(fitting, {choice.method: choice.train_seconds for choice in fitting}, later.beliefs)
+    return [_with_labels(n_more, best, first, later, by_cost=question.min_score is not None)]
 
 
-def _with_more_labels(n_more: int, best: AdvisedMethod, later: tuple[AdvisedMethod, ...], *, by_cost: bool) -> str:
-    own = next(choice for choice in later if choice.method == best.method)
-    first = next((choice for choice in later if choice.fits), None)
-    if own.fits and (own is first or own.is_tied or by_cost or first is None):
-        return f"With {n_more:,} labels {own.method} is expected to reach {own.score:.3f}."
-    then = "nothing fits" if first is None else f"{first.method} ({first.score:.3f}) is the best that fits"
-    if not own.fits:
-        return f"With {n_more:,} labels {then}: {own.method} {', '.join(own.why_not)}."
-    assert first is not None
-    return f"With {n_more:,} labels {first.method} ({first.score:.3f}) overtakes {own.method}."
+def _with_labels(n_more: int, best: AdvisedMethod | None, first: str | None, later: Found, *, by_cost: bool) -> str:
+    def reaching(method: str) -> str:
+        low, high = later.beliefs.ends(method)
+        return f"{text.score(later.beliefs.score(method))} ({text.interval(low, high)})"
+
+    labels = text.counted(n_more, "label")
+    own = None if best is None else next((one for one in later.choices if one.method == best.method), None)
+    if own is not None and own.fits:
+        is_beaten = first is not None and later.beliefs.is_better(first, own.method) >= BEYOND_CHANCE
+        if by_cost or not is_beaten or first is None:
+            return f"With {labels} {own.method} is expected to reach {reaching(own.method)}."
+        return f"With {labels} {first}, at {reaching(first)}, overtakes {own.method}."
+    then = "nothing fits" if first is None else f"{first} is the best that fits, at {reaching(first)}"
+    if own is not None and own.why_not:
+        return f"With {labels} {then}: {own.method} {', '.join(own.why_not)}."
+    return f"With {labels} {then}."

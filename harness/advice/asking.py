@@ -38,6 +38,8 @@ def advise(
     longest: float | None = None,
     longest_to_predict: float | None = None,
     terms: float | None = None,
+    max_length: int | None = None,
+    characters: bool | None = None,
     train_seconds: str | float | None = None,
     peak_memory: str | float | None = None,
     peak_memory_bytes: float | None = None,
@@ -65,12 +67,15 @@ def advise(
         label_separator: text between the labels of a row of `data`, such as `|`.
         reference: whether the reference results that come with the package count too.
         kind: kind of task; None guesses it from the columns of `data`, and is `classification` without data.
-        n_train: number of labelled examples; `data` gives it too.
+        n_train: number of labelled examples; `data` gives it too. With 0, methods that need no labels are advised.
         classes: number of classes.
         tokens: mean number of tokens of a text.
         longest: tokens of the longest training text.
         longest_to_predict: tokens of the longest text to predict, where that is longer.
         terms: number of different words and pairs of neighbouring words in the training texts.
+        max_length: tokens at which texts are cut; None is 128, as tasks cut them.
+        characters: whether the texts are sequences of characters, such as proteins; None looks at `data`, and is
+            false without data.
         train_seconds: limit of the training time: seconds, or a duration such as `10m`.
         peak_memory: limit of the memory: a size such as `8GB`, or bytes.
         peak_memory_bytes: the same, in bytes alone.
@@ -95,7 +100,8 @@ def advise(
     question = question_about(
         data, text, label, train_seconds=train_seconds, peak_memory=peak_memory, peak_memory_bytes=peak_memory_bytes,
         kind=kind, label_separator=label_separator, n_train=n_train, classes=classes, tokens=tokens, longest=longest,
-        longest_to_predict=longest_to_predict, terms=terms, trainable_parameters=trainable_parameters,
+        longest_to_predict=longest_to_predict, terms=terms, max_length=max_length, characters=characters,
+        trainable_parameters=trainable_parameters,
         predict_milliseconds=predict_milliseconds, min_score=min_score, backbone=backbone, device=device, task=task,
         backbones=read_backbones(backbones),
     )  # fmt: skip

@@ -40,6 +40,13 @@ a shallower one, and less than none for a causal one: few backbones, so `_REST` 
 """
 
 
+CARRIED: Final = (
+    "Scores of methods on backbones without records are carried over from the backbone with the most, by published "
+    "probes and by size; their seconds and memory are not known (`harness plan --backbones` predicts them)."
+)
+"""Note on methods that were not measured on a backbone."""
+
+
 @dataclass(frozen=True)
 class Basis:
     """What an answer for one backbone rests on.

@@ -28,6 +28,9 @@ from harness.data import (
 from harness.records import parse_bytes
 from harness.support import DataError, UsageError, parse_duration, real_number
 
+_CUT = int(TaskSpec.model_fields["max_length"].default)
+"""Tokens at which a text is cut by default."""
+
 _TOKENS_A_WORD = 1.35
 """Mean number of tokens in an English word, under a vocabulary of 30,000 pieces."""
 
@@ -36,6 +39,12 @@ _CHARACTERS_A_TOKEN = 4.2
 
 _WORDS = re.compile(r"\b\w\w+\b")
 """Words as scikit-learn's vectorisers find them."""
+
+_SEQUENCE = re.compile(r"[A-Za-z*-]{10,}")
+"""A text that is one sequence of characters, such as the residues of a protein."""
+
+_MOST_ARE_SEQUENCES = 0.95
+"""Share of texts from which on all count as sequences of characters."""
 
 _BY_THEMSELVES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 """Characters of scripts without spaces (Chinese, Japanese, Korean); most tokenizers make one token of each."""
@@ -78,15 +87,15 @@ def question_about(
             given["peak_memory_bytes"] = real_number("peak_memory", peak_memory, "a size such as '8GB', or bytes")
     told: dict[str, Any] = {"kind": kind or "classification"}
     if data is not None:
-        told = describe_texts(data, text or "text", label or "label", kind, label_separator)
+        cut = given.get("max_length", _CUT)
+        told = describe_texts(data, text or "text", label or "label", kind, label_separator, cut)
     if "n_train" in given:  # another number of texts has other terms
         told.pop("terms", None)
+    if "task" not in given:  # a measured task has a cut of its own
+        told["max_length"] = _CUT
     if "tokens" in given:  # the question is not about the lengths in the file
         told.pop("longest", None)
     told |= given
-    for name in ("tokens", "longest", "longest_to_predict"):  # longer texts are cut there, as tasks cut them
-        if isinstance(told.get(name), int | float):
-            told[name] = min(told[name], _cut())
     if "n_train" not in told:
         raise UsageError("How many labelled examples are there? Give --n-train NUMBER, or --data FILE.")
     return Question(**told, train_seconds=train_seconds)
@@ -98,6 +107,7 @@ def describe_texts(
     label: str | Sequence[str],
     kind: str | None = None,
     label_separator: str | None = None,
+    max_length: float = _CUT,
 ) -> dict[str, Any]:
     """Return fields of a `Question` about labelled texts: `tokens` and `longest` roughly, the others exactly.
 
@@ -118,7 +128,9 @@ def describe_texts(
         texts = [BETWEEN.join(map(_whole, row)) for row in every if not any(map(is_missing, row))]
         if not texts:
             raise DataError(f"{rows.origin.name}: no row has a text.")
-    tokens = [min(about_tokens(one), _cut()) for one in texts]
+    is_sequences = sum(bool(_SEQUENCE.fullmatch(one.strip())) for one in texts) >= _MOST_ARE_SEQUENCES * len(texts)
+    count = _residues if is_sequences else about_tokens
+    tokens = [min(count(one), float(max_length)) for one in texts]
     return {
         "kind": kind,
         "n_train": len(tokens),
@@ -126,12 +138,8 @@ def describe_texts(
         "longest": max(tokens),
         "terms": float(_count_terms(texts)),
         **of_labels,
+        **({"characters": True} if is_sequences else {}),
     }
-
-
-def _cut() -> float:
-    """Return the tokens at which tasks cut texts by default."""
-    return float(TaskSpec.model_fields["max_length"].default)
 
 
 def _whole(value: Any) -> str:
@@ -148,6 +156,11 @@ def _count_terms(texts: Iterable[str]) -> int:
         found.update(words)
         found.update(itertools.pairwise(words))
     return max(1, len(found))
+
+
+def _residues(text: str) -> float:
+    """Return the tokens of a sequence of characters: one each, and two at the ends."""
+    return 2.0 + len(text.strip())
 
 
 def about_tokens(text: str) -> float:

@@ -18,6 +18,9 @@ MOST_BEYOND: Final = 100
 
 _ROUNDING: Final = 1e-6
 
+NOT_FOR_WORDS: Final = "and is not advised for texts of words."
+"""End of the note on methods that count characters."""
+
 _MOST_POINTS: Final = 1500
 """Largest number of points that are used: the nearest in size, where there are more."""
 
@@ -44,8 +47,15 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
         if question.backbone not in backbones:
             raise unknown_name("backbone", question.backbone, backbones, _MEASURED)
         points = [point for point in points if point.backbone in (None, question.backbone)]
-    own = [point.metric for point in points if question.task in (None, point.task)]
-    metric = max(sorted(set(own)), key=own.count)
+    notes: list[str] = []
+    points = _of_like_texts(question, points, evidence, notes)
+    own = {metric: _tasks(points, metric, question.task) for metric in sorted({point.metric for point in points})}
+    metric = max(own, key=lambda metric: own[metric])
+    others = sorted({point.metric for point in points} - {metric})
+    if others:
+        n_left_out = sum(point.n_records for point in points if point.metric != metric)
+        records = text.counted(n_left_out, "record")
+        notes.append(f"Methods are compared by {metric}; {records} with {_listed(others)} alone do not count.")
     points = [point for point in points if point.metric == metric]
     highest = Scale(points[0].higher_is_better, points[0].highest).best
     beyond = [point for point in points if point.score > highest * (1 + _ROUNDING)]
@@ -60,21 +70,22 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
             f"--min-score {question.min_score:g} was given; expected less than {highest:g}, the highest {metric}."
         )
     sizes = [point.n_train for point in points if point.n_train]
-    if sizes and not min(sizes) / MOST_BEYOND <= question.n_train <= max(sizes) * MOST_BEYOND:
+    if sizes and question.n_train and not min(sizes) / MOST_BEYOND <= question.n_train <= max(sizes) * MOST_BEYOND:
         raise UsageError(
             f"There is no advice for {text.counted(question.n_train, 'label')}: {question.kind} tasks were measured "
             f"with {min(sizes):,} to {max(sizes):,}, and the number lies more than {MOST_BEYOND} times outside that "
             "range. Run a suite with a nearer size first."
         )
     if len(points) > _MOST_POINTS:
-        points.sort(key=lambda point: abs(math.log(max(point.n_train, 1) / question.n_train)))
+        points.sort(key=lambda point: abs(math.log(max(point.n_train, 1) / max(question.n_train, 1))))
         points = points[:_MOST_POINTS]
     named = sorted({point.task for point in points})
     bases = sorted({point.backbone.rpartition("/")[2] for point in points if point.backbone})
     n_records = sum(point.n_records for point in points)
     notes = [
-        f"From {text.counted(n_records, 'record')} of {text.counted(len(named), 'task')} ({_listed(named)}) on "
-        f"{_listed(bases) or 'no backbone'}."
+        *notes,
+        f"From {text.counted(n_records, 'record')} of {text.counted(len(named), 'task')} ({_listed(named, 3)}) on "
+        f"{_listed(bases) or 'no backbone'}.",
     ]
     if beyond:
         of_tasks = _listed(sorted({point.task for point in beyond}))
@@ -83,15 +94,76 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
         notes.append(f"{n_left_out:,} {are.format(of_tasks)} {metric} is above {highest:g}.")
     if question.task is None and len(named) < 4:
         notes.append("Few tasks say little about another one, so the intervals are wide.")
-    if sizes and not min(sizes) <= question.n_train <= max(sizes):
+    if sizes and question.n_train and not min(sizes) <= question.n_train <= max(sizes):
         between = f"{min(sizes):,} to {max(sizes):,}"
         given = text.counted(question.n_train, "label")
         notes.append(f"Scores are extrapolated: {given} is outside the measured sizes ({between}).")
     return points, notes
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+def _tasks(points: Sequence[Point], metric: str, task: str | None) -> tuple[bool, int, int]:
+    """Return the place of a metric: that of the task asked for first, then that of most tasks, then of most records."""
+    own = [point for point in points if point.metric == metric]
+    return any(p.task == task for p in own), len({p.task for p in own}), sum(p.n_records for p in own)
+
+
+_FEWEST_TERMS: Final = 0.15
+"""Fewest terms for each token of prose, at the smallest measured size. Sequences of characters have hardly any."""
+
+
+def _of_characters(evidence: Evidence) -> frozenset[str]:
+    """Return the tasks whose texts are sequences of characters, such as proteins: they hold no words to count."""
+    found = set()
+    for task, sizes in evidence.texts.terms.items():
+        n_train = min((size for size in sizes if size), default=0)
+        tokens = evidence.texts.tokens.get(task)
+        if n_train and tokens and sizes[n_train] < _FEWEST_TERMS * n_train * tokens:
+            found.add(task)
+    return frozenset(found)
+
+
+def _of_like_texts(question: Question, points: list[Point], evidence: Evidence, notes: list[str]) -> list[Point]:
+    """Return the points of texts like those asked about, and add notes on those left out.
+
+    For sequences of characters they are the points of such tasks, where there are any. Else methods that count
+    characters are not judged by such tasks.
+    """
+    of_characters = _of_characters(evidence)
+    task = question.task
+    is_of_characters = bool(question.characters) if task is None else task in of_characters
+    if is_of_characters:
+        kept = [point for point in points if point.task in of_characters]
+        if kept:
+            notes.append("Only tasks of character sequences count, since the texts are such sequences.")
+            return kept
+        notes.append("The texts are sequences of characters. All records are of prose, so trust the intervals little.")
+        return points
+    left_out = [p for p in points if not p.facts.counts_words and p.task in of_characters]
+    if left_out:
+        names = _listed(sorted({point.method for point in left_out}))
+        notes.append(f"{names} was measured on sequences of characters, {NOT_FOR_WORDS}")
+    return [point for point in points if point not in left_out]
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def points_with_costs(question: Question, points: Sequence[Point], evidence: Evidence) -> list[Point]:
+    """Return the points whose costs count: those of other texts too, since costs go by lengths alone."""
+    methods = {point.method for point in points}
+    known = {(point.task, point.method, point.n_train, point.backbone) for point in points}
+    return [
+        *points,
+        *(
+            point
+            for point in evidence.points
+            if point.kind == question.kind
+            and point.backbone in (None, *{one.backbone for one in points})
+            and (point.method in methods or point.backbone is not None)
+            and (point.task, point.method, point.n_train, point.backbone) not in known
+        ),
+    ][:_MOST_POINTS]
 
 
 def device_of(

@@ -13,7 +13,8 @@ from harness.records import prompts_model
 from harness.support import UsageError, real_number
 
 if TYPE_CHECKING:
-    from harness.advice.answer import Advice, AdvisedMethod
+    from harness.advice.answer import Advice
+    from harness.advice.choices import AdvisedMethod
     from harness.forecast import Point
 
 _THOUSAND: Final = 1000

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from harness.advice import (
-    Advice,
-    AdvisedMethod,
-    answer_from,
-    asked_spending,
-    own_records,
-    question_about,
-    read_backbones,
-)
-from harness.analysis import asked_prices, said_break_even
+from harness.advice import answer_from, asked_spending, own_records, question_about, read_backbones
+from harness.analysis import asked_prices
+from harness.cli.advised import make_console, show
 from harness.cli.as_json import print_json
 from harness.store import reference_records
-from harness.support import mask_store, text, uncollected
+from harness.support import text, uncollected
 
-_N_SHOWN = 12
-"""Largest number of methods in the table."""
+_WIDTH = 120
+"""Width of the tables of a validation where the output is no terminal."""
 
 
 @uncollected()
@@ -36,6 +26,7 @@ def advise_command(
     *,
     reference: bool,
     as_json: bool,
+    every: bool = False,
     predictions: float | None = None,
     price_per_hour: float | None = None,
     label_price: float | None = None,
@@ -50,144 +41,8 @@ def advise_command(
     if as_json:
         print_json(answer)
     else:
-        _show(answer, n_own, store, reference=reference)
+        show(answer, n_own, store, reference=reference, every=every)
     return 0 if answer.best is not None else 1
-
-
-def _show(answer: Advice, n_own: int, store: str, *, reference: bool) -> None:
-    console = _console()
-    question = answer.question
-    fitting = [choice for choice in answer.choices if choice.fits]
-    if answer.best is None:
-        console.print("No measured method fits.", style="red")
-    else:
-        best = answer.best
-        reach = f"{text.plain(answer.metric)} {text.score(best.score)} (80 %: {text.interval(best.low, best.high)})"
-        takes = f"{text.seconds(best.train_seconds)} of training, {text.memory(best.peak_memory_bytes)} of memory"
-        console.print(
-            Text.assemble((text.plain(best.method), "bold green"), f" is expected to reach {reach}, with {takes}.")
-        )
-        if answer.tied:
-            names = ", ".join(text.plain(choice.method) for choice in answer.tied[:8])
-            more = f" and {len(answer.tied) - 8} more" if len(answer.tied) > 8 else ""
-            console.print(text.plain(f"No clear difference from it: {names}{more}."), markup=False, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.add_column("method", overflow="fold", min_width=18, max_width=30)
-    for name in (f"{answer.metric} (80 %)", "train", "memory", "trainable", "stored"):
-        table.add_column(Text(text.plain(name)), justify="right", no_wrap=True)
-    table.add_column("rests on", overflow="fold")
-    for choice in fitting[:_N_SHOWN]:
-        _add(table, choice)
-    if fitting:
-        console.print(table)
-        for line in _flags(fitting[:_N_SHOWN]):
-            console.print(line, **_SAID)
-    if answer.spending:
-        console.print(_spending_table(answer))
-    if len(fitting) > _N_SHOWN:
-        more = text.counted(len(fitting) - _N_SHOWN, "more method fits", "more methods fit")
-        console.print(f"{more}; --json lists all of them.", markup=False)
-    outside = [choice for choice in answer.choices if not choice.fits]
-    if outside:
-        listed = "; ".join(f"{text.plain(choice.method)} {', '.join(choice.why_not)}" for choice in outside[:6])
-        more = f"; and {len(outside) - 6} more" if len(outside) > 6 else ""
-        console.print(text.plain(f"Does not fit: {listed}{more}."), markup=False, highlight=False)
-    for line in answer.more:
-        console.print(text.plain(line), markup=False, highlight=False)
-    said = text.plain(f"{' '.join(answer.notes)} {_source(n_own, store, reference=reference)}")
-    console.print(f"\n{said}", **_SAID)
-    if answer.bases:
-        console.print("What the answer for each backbone rests on:", **_SAID)
-        for basis in answer.bases[:_N_SHOWN]:
-            console.print(f"- {text.plain(basis.sentence('MTEB'))}", **_SAID)
-        if len(answer.bases) > _N_SHOWN:
-            console.print(f"- and {len(answer.bases) - _N_SHOWN} more; --json lists all of them.", **_SAID)
-    if answer.device is not None:
-        but = ", except as noted above" if any(note.startswith(_CARRIED) for note in answer.notes) else ""
-        console.print(text.plain(f"Seconds and memory are those of {answer.device}{but}."), **_SAID)
-    if question.min_score is not None and fitting:
-        console.print(
-            f"The table lists the methods that are expected to reach {question.min_score:g}, cheapest first.", **_SAID
-        )
-
-
-def _spending_table(answer: Advice) -> Table:
-    """Return what the first choices that fit, and all prompted ones, cost in use."""
-    title = "Cost in use: seconds of 1,000 predictions; price of training, of labels and of 1,000 predictions"
-    has_prices = any(one.price_per_1000 is not None for one in answer.spending)
-    title = title if has_prices else title.partition(";")[0]
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method", overflow="fold", min_width=18, max_width=30)
-    has_total = any(one.total is not None for one in answer.spending)
-    names = ["1,000", *["training", "labels", "1,000"] * has_prices]
-    for name in (*names, *["total"] * has_total, "training pays", "beside"):
-        table.add_column(name, justify="left" if name == "beside" else "right", no_wrap=name != "beside")
-    fitting = [i for i, choice in enumerate(answer.choices) if choice.fits][:_N_SHOWN]
-    prompted = [i for i, one in enumerate(answer.spending) if one.is_prompted and i not in fitting]
-    for one in (answer.spending[i] for i in (*fitting, *prompted)):
-        prices = [text.price(value) for value in (one.train_price, one.label_price, one.price_per_1000)]
-        total = text.price(one.total) if one.total_unit == "money" else text.seconds(one.total)
-        table.add_row(
-            Text(text.plain(one.method)),
-            text.seconds(one.seconds_per_1000),
-            *(prices if has_prices else []),
-            *([total] if has_total else []),
-            said_break_even(one.break_even, one.break_even_predictions),
-            Text("prompted" if one.is_prompted else text.plain(one.against or text.ABSENT), style="dim"),
-        )
-    return table
-
-
-def _console() -> Console:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    return console
-
-
-_SAID: Final[dict[str, Any]] = {"markup": False, "highlight": False, "emoji": False, "style": "dim"}
-_CARRIED: Final = ("Seconds ", "Memory ")
-
-
-def _source(n_own: int, store: str, *, reference: bool) -> str:
-    """Return a sentence on the origin of the records."""
-    there = f"{n_own:,} in {mask_store(store)}"
-    if not reference:
-        return f"Only your own records count ({there})."
-    if n_own:
-        return f"Your own records ({there}) and the reference results count."
-    return (
-        "Only the reference results that come with the package count; your own records will as soon as there are some."
-    )
-
-
-def _marked(choice: AdvisedMethod) -> str:
-    """Return the name of a method, with a mark where its default settings are behind other ones."""
-    return text.plain(choice.method) + ("" if choice.default_better is None else " §")
-
-
-def _flags(choices: Sequence[AdvisedMethod]) -> list[str]:
-    """Return a sentence on the default settings that are behind other ones, where there are any."""
-    behind = [
-        f"{text.plain(one.method)} by {one.default_points_behind:.1f} points ({one.default_better} does better)"
-        for one in choices
-        if one.default_better is not None
-    ]
-    said = f"§ Default settings that are behind others of the method in an audit: {', '.join(behind)}."
-    return [said] if behind else []
-
-
-def _add(table: Table, choice: AdvisedMethod) -> None:
-    rests_on = f"{text.counted(choice.n_records, 'record')}, {text.counted(choice.n_tasks, 'task')}, {choice.basis}"
-    table.add_row(
-        Text(_marked(choice), style="" if choice.is_tied else "dim"),
-        f"{text.score(choice.score)} ({text.interval(choice.low, choice.high)})",
-        text.seconds(choice.train_seconds),
-        text.memory(choice.peak_memory_bytes),
-        text.number(choice.trainable_parameters),
-        text.memory(choice.stored_bytes),
-        Text(rests_on, style="dim"),
-    )
 
 
 @uncollected()
@@ -201,7 +56,7 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
     if as_json:
         print_json(found.to_dict())
         return
-    console = _console()
+    console = make_console(_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("rule", "mean regret, points", "95 % over data sets", "questions", "advice is ahead by"):
         table.add_column(name, justify="left" if name == "rule" else "right")
@@ -263,7 +118,7 @@ def validate_encoders_command(published: Path | None, *, as_json: bool = False) 
     if as_json:
         print_json([one.to_dict() for one in found])
         return
-    console = _console()
+    console = make_console(_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("held out", "known tasks", "results", "error, points", "80 % hold", "additive", "low rank"):
         table.add_column(name, justify="left" if name == "held out" else "right")

@@ -61,7 +61,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _advise(
-    n_train: Annotated[int | None, typer.Option("--n-train", help="Number of labelled examples.")] = None,
+    n_train: Annotated[
+        int | None, typer.Option("--n-train", help="Number of labelled examples; 0: methods that need none.")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="A file of labelled texts; their number, classes and lengths follow from it."),
@@ -78,6 +80,17 @@ def _advise(
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
     tokens: Annotated[float | None, typer.Option(help="Mean number of tokens of a text.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens of a text that are read; the rest is cut off. Default: 128.")
+    ] = None,
+    characters: Annotated[
+        bool | None,
+        typer.Option(
+            "--characters/--words",
+            help="The texts are sequences of characters, such as proteins. Default: as in --data, or words.",
+            show_default=False,
+        ),
+    ] = None,
     train_seconds: Annotated[str | None, typer.Option(help="Longest training: 10m, 2h, or seconds: 600.")] = None,
     peak_memory: Annotated[str | None, typer.Option(help="Largest memory of a fit: 8GB, 7.5GiB.")] = None,
     trainable_parameters: Annotated[float | None, typer.Option(help="Largest number of trained parameters.")] = None,
@@ -105,12 +118,13 @@ def _advise(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     reference: ReferenceOption = True,
+    every: Annotated[bool, typer.Option("--all", help="List all methods that fit, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Recommend a method for a budget from existing records.
 
-    Nothing is run. With --predictions or a price, the answer puts prompting beside training. The exit code is 1 if no
-    method fits.
+    The answer has tiers from cheap to best, with what each buys. Nothing is run. With --predictions or a price, the
+    answer puts prompting beside training. The exit code is 1 if no method fits.
     """
     asked = dict(locals())
     from harness.cli.advise import advise_command
