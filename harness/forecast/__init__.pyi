@@ -19,6 +19,11 @@ from .evidence import merged_encoders as merged_encoders
 from .evidence import published_in as published_in
 from .evidence import task_names as task_names
 from .evidence import usable as usable
+from .own_curve import OwnCurve as OwnCurve
+from .own_curve import Scores as Scores
+from .own_curve import fit_curve as fit_curve
 from .pooled import Doubles as Doubles
 from .pooled import Lift as Lift
+from .slopes import Slopes as Slopes
+from .slopes import as_scores as as_scores
 from .texts import TaskTexts as TaskTexts
