@@ -99,7 +99,7 @@ def labels_needed(
         DataWarning: labels or texts of `data` look wrong.
     """
     start = time.monotonic()
-    from harness.measure import check_device_name, host_limit_bytes
+    from harness.measure import check_device_name, find_device, host_limit_bytes
 
     seconds = read_seconds(within, "--within")
     if seconds is None:
@@ -107,7 +107,7 @@ def labels_needed(
     check_device_name(device)
     target = None if min_score is None else real_number("min_score", min_score, "a score")
     quiet_libraries()
-    from harness.labels import answer_labels, labels_of, measure_curves
+    from harness.labels import answer_labels, check_parts, labels_of, measure_curves, parts_of, scoring_in_words
     from harness.methods import parse_methods
     from harness.schedule import Claims, Limits, LocalWorkers
     from harness.store import Store
@@ -132,21 +132,27 @@ def labels_needed(
     task = kinds.get(spec.kind).prepare(spec, where)
     display.data(task, files)
     _check_score(target, task)
+    parts = parts_of(task)
+    check_parts(task, parts)
+    candidates = _candidates(task, files, asked, find_device(device).kind, seconds)
 
     def say(line: str) -> None:
         display.say(f"{time.monotonic() - start:6.1f} s  {line}")
 
-    with LocalWorkers(device, cache_folder(), limits=Limits(None, host_limit_bytes())) as workers:
-        candidates = _candidates(task, files, asked, workers.device.kind, seconds)
-        with Store.open(find_store(store)) as opened, Claims(opened, workers.device.name) as claims:
+    say(scoring_in_words(task, parts))
+    with (
+        LocalWorkers(device, cache_folder(), limits=Limits(None, host_limit_bytes())) as workers,
+        Store.open(find_store(store)) as opened,
+        Claims(opened, workers.device.name) as claims,
+    ):
 
-            def runner(tasks: Sequence[Task]) -> Runner:
-                from harness.choose import Runner
+        def runner(tasks: Sequence[Task]) -> Runner:
+            from harness.choose import Runner
 
-                known = {one.name: one for one in tasks}
-                return Runner(workers, opened, claims, known, () if files is None else (files,), suite="labels")
+            known = {one.name: one for one in tasks}
+            return Runner(workers, opened, claims, known, () if files is None else (files,), suite="labels")
 
-            measured, out = measure_curves(task, candidates, runner, start + seconds, say)
+        measured, out = measure_curves(task, parts, candidates, runner, start + seconds, say)
     if not measured:
         why = "; ".join(f"{label}: {reason}" for label, reason in out.items())
         raise HarnessError(f"No method has a learning curve on these labels. {why}. Give more time with --within.")
@@ -180,15 +186,15 @@ def _candidates(
     from harness.choose import find_candidates
 
     found = find_candidates(asked, task, () if files is None else (files,), device, within=seconds)
-    learning = [one for one in found if one.method.uses_labels and not one.is_served]
+    learning = [one for one in found if one.method.uses_labels and one.method.role != "floor" and not one.is_served]
     if asked is None:
         learning = [one for one in learning if one.is_cheap and not one.is_prompted]
     if not learning:
         raise UsageError(
             "None of the named methods learns from labels on this task and backbone. `harness methods` lists them."
             if asked is not None
-            else f"No quick method learns from labels on a task of the kind {task.kind.name}. Name some with --methods, "
-            "such as lora,full."
+            else f"No quick method learns from labels on a task of the kind {task.kind.name}. Name some with "
+            "--methods, such as lora,full."
         )
     return learning
 
@@ -208,9 +214,9 @@ def _check_score(score: float | None, task: Task) -> None:
 
 def _slopes(task: Task, *, reference: bool) -> Slopes:
     """Return the expected slopes, from tasks of the same kind; from all kinds where it has no curves."""
-    from harness.forecast import Slopes, gather
+    from harness.forecast import Slopes, gather, known_curves
     from harness.store import reference_records
 
     points = gather(reference_records()).points if reference else ()
-    own = Slopes([point for point in points if point.kind == task.kind.name])
-    return own if own.n_curves else Slopes(points)
+    own = Slopes(known_curves(point for point in points if point.kind == task.kind.name))
+    return own if own.n_curves else Slopes(known_curves(points))

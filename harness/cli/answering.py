@@ -152,6 +152,10 @@ def _validate_advice(
     published: Annotated[
         Path | None, typer.Option(help="With --encoders: a table of MTEB's results instead of the package's.")
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="Validate learning curves instead: forecast larger sizes from smaller ones."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the quality of the advice on tasks with records.
@@ -160,7 +164,11 @@ def _validate_advice(
     """
     from harness.cli.advise import validate_command, validate_encoders_command
 
-    if encoders or published is not None:
+    if labels:
+        from harness.cli.labels import validate_labels_command
+
+        validate_labels_command(kind, store, reference=reference, as_json=as_json)
+    elif encoders or published is not None:
         validate_encoders_command(published, as_json=as_json)
     else:
         validate_command(kind, store, reference=reference, as_json=as_json)

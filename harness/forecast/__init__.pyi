@@ -24,6 +24,7 @@ from .own_curve import Scores as Scores
 from .own_curve import fit_curve as fit_curve
 from .pooled import Doubles as Doubles
 from .pooled import Lift as Lift
+from .slopes import KnownCurve as KnownCurve
 from .slopes import Slopes as Slopes
-from .slopes import as_scores as as_scores
+from .slopes import known_curves as known_curves
 from .texts import TaskTexts as TaskTexts

@@ -32,9 +32,13 @@ class Constants:
         level: standard deviation of the level around `middle`.
         middle: mean of the level.
         slope: standard deviation of a curve's slope around the mean that its method leads to expect.
+        method: standard deviation of a method's mean slope around that of all methods.
         bend, bend_sd: mean and standard deviation of the bend, before the grid cuts its distribution off.
+        bend_counts: curves that the bends of all methods count as much as, beside a method's own.
         off: standard deviation of each measured size around its curve, beyond rows and draws.
         unshared: share of a score's row noise that two sizes do not have in common, on the same test rows.
+        beyond: standard deviation of the logarithm of the rise beyond the most labels that were measured, around the
+            rise that the curve's form states.
         draw: standard deviation between draws of `draw_labels` labels.
         draw_power: power of the number of labels with which that standard deviation falls.
         draw_counts: draws that this expectation counts as much as, beside the user's own.
@@ -42,19 +46,22 @@ class Constants:
 
     level: float = 2.0
     middle: float = 1.0
-    slope: float = 0.11
-    bend: float = 0.35
+    slope: float = 0.13
+    method: float = 0.15
+    bend: float = 0.4
     bend_sd: float = 0.35
+    bend_counts: float = 1.0
     off: float = 0.02
-    unshared: float = 0.25
-    draw: float = 0.08
+    unshared: float = 0.2
+    beyond: float = 0.15
+    draw: float = 0.06
     draw_power: float = 0.5
     draw_counts: float = 5.0
 
 
 _DRAW_LABELS: Final = 256.0
 
-_BENDS: Final = np.array([-0.3, -0.2, -0.1, 0.001, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3])
+BENDS: Final = np.array([-0.3, -0.2, -0.1, 0.001, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3])
 """Grid of bends: 0.001 is nearly a straight line in the logarithm of labels; a curve with less has no asymptote yet."""
 
 
@@ -87,16 +94,18 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class SlopeBelief:
-    """What is expected of a curve's slope before it is measured.
+class CurveBelief:
+    """What is expected of a curve before it is measured.
 
     Attributes:
-        mean: expected slope, in logits per factor e of labels.
+        slope: expected slope, in logits per factor e of labels.
         sd: its standard deviation.
+        bends: probability of each bend of `BENDS`.
     """
 
-    mean: float
+    slope: float
     sd: float
+    bends: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ class OwnCurve:
         rows: number of test rows.
         draw_ratio: standard deviation between draws, as a multiple of the expected one.
         constants: spreads.
+        beyond: factor of the rise beyond the most labels that were measured; shape (n_draws,).
     """
 
     largest: float
@@ -121,6 +131,7 @@ class OwnCurve:
     rows: float
     draw_ratio: float
     constants: Constants
+    beyond: Doubles
 
     def at(self, n_train: float) -> Doubles:
         """Return draws of the share that the method reaches with so many labels, on these very test rows."""
@@ -141,12 +152,13 @@ class OwnCurve:
         return np.asarray(expit(logits + sd * _spread(len(logits))), dtype=np.float64)
 
     def _logits(self, n_train: float) -> Doubles:
-        return np.asarray(self.level + self.slope * _rise(n_train / self.largest, self.bend), dtype=np.float64)
+        rise = self.slope * _rise(n_train / self.largest, self.bend)
+        return np.asarray(self.level + (rise * self.beyond if n_train > self.largest else rise), dtype=np.float64)
 
 
 def fit_curve(
     scores: Sequence[Scores],
-    belief: SlopeBelief,
+    belief: CurveBelief,
     constants: Constants = OWN_CURVES,
     n_draws: int = 4000,
     seed: int = 0,
@@ -155,43 +167,71 @@ def fit_curve(
 
     Args:
         scores: scores at different numbers of labels, on the same test rows.
-        belief: expected slope.
+        belief: expected slope and bend.
         constants: spreads.
         n_draws: number of draws.
         seed: seed of the draws.
     """
-    largest = max(one.n_train for one in scores)
-    values = np.array([_logit(shrunk(one.mean, one.n_rows)) for one in scores])
-    of_rows = np.array([logit_variance(shrunk(one.mean, one.n_rows), one.n_rows) for one in scores])
-    ratio = _draw_ratio(scores, constants)
-    of_draws = np.array([(ratio * draw_sd(one.n_train, constants)) ** 2 / one.n_apart for one in scores])
-    noise = constants.off**2 + constants.unshared * of_rows + of_draws
-    prior_mean = np.array([constants.middle, belief.mean])
-    prior_precision = np.diag([constants.level**-2, belief.sd**-2])
-    log_weights, means, covariances = [], [], []
-    for bend, prior in zip(_BENDS, _bend_prior(constants), strict=True):
-        design = np.stack(
-            [np.ones(len(scores)), [float(_rise(one.n_train / largest, bend)) for one in scores]], axis=1
-        )
-        precision = prior_precision + design.T @ (design / noise[:, None])
-        covariance = np.linalg.inv(precision)
-        mean = covariance @ (prior_precision @ prior_mean + design.T @ (values / noise))
-        spread = design @ np.linalg.inv(prior_precision) @ design.T + np.diag(noise)
-        off = values - design @ prior_mean
-        evidence = -0.5 * (np.linalg.slogdet(spread)[1] + off @ np.linalg.solve(spread, off))
-        rises = float(ndtr(mean[1] / math.sqrt(covariance[1, 1]))) / float(ndtr(belief.mean / belief.sd))
-        log_weights.append(math.log(prior) + evidence + math.log(max(rises, 1e-300)))
-        means.append(mean)
-        covariances.append(covariance)
-    weights = np.exp(np.array(log_weights) - max(log_weights))
+    found = Conditional(scores, belief, constants)
+    log_weights = np.log(np.maximum(np.array(belief.bends), 1e-300)) + found.log_evidence
+    weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
     generator = np.random.default_rng(seed)
     which = np.repeat(np.arange(len(weights)), _apportioned(weights, n_draws))
     generator.shuffle(which)
-    level, slope = _draw(np.array(means)[which], np.array(covariances)[which], generator)
-    shared = math.sqrt((1 - constants.unshared) * float(of_rows[int(np.argmax([s.n_train for s in scores]))]))
-    rows = max(one.n_rows for one in scores)
-    return OwnCurve(largest, min(one.n_train for one in scores), level, slope, _BENDS[which], shared, rows, ratio, constants)
+    level, slope = _draw(found.means[which], found.covariances[which], generator)
+    last = max(scores, key=lambda one: one.n_train)
+    of_rows = logit_variance(shrunk(last.mean, last.n_rows), last.n_rows)
+    return OwnCurve(
+        largest=last.n_train,
+        smallest=min(one.n_train for one in scores),
+        level=level,
+        slope=slope,
+        bend=BENDS[which],
+        shared=math.sqrt((1 - constants.unshared) * of_rows),
+        rows=max(one.n_rows for one in scores),
+        draw_ratio=found.draw_ratio,
+        constants=constants,
+        beyond=np.exp(constants.beyond * generator.standard_normal(n_draws)),
+    )
+
+
+class Conditional:
+    """The posterior of level and slope for each bend of `BENDS`.
+
+    Args:
+        scores: scores at different numbers of labels, on the same test rows.
+        belief: expected slope.
+        constants: spreads.
+
+    Attributes:
+        log_evidence: logarithm of the likelihood of the scores; shape (bends,).
+        means, covariances: posterior of level and slope; shapes (bends, 2) and (bends, 2, 2).
+        draw_ratio: standard deviation between draws, as a multiple of the expected one.
+    """
+
+    def __init__(self, scores: Sequence[Scores], belief: CurveBelief, constants: Constants = OWN_CURVES) -> None:
+        n_train = np.array([one.n_train for one in scores])
+        shares = [shrunk(one.mean, one.n_rows) for one in scores]
+        values = np.array([_logit(share) for share in shares])
+        of_rows = np.array([logit_variance(p, one.n_rows) for p, one in zip(shares, scores, strict=True)])
+        self.draw_ratio = _draw_ratio(scores, constants)
+        of_draws = np.array([(self.draw_ratio * draw_sd(one.n_train, constants)) ** 2 / one.n_apart for one in scores])
+        noise = constants.off**2 + constants.unshared * of_rows + of_draws
+        prior_mean = np.array([constants.middle, belief.slope])
+        prior = np.diag([constants.level**2, belief.sd**2])
+        rises = _rise(n_train[None, :] / n_train.max(), BENDS[:, None])
+        design = np.stack([np.ones_like(rises), rises], axis=2)  # shape (bends, sizes, 2)
+        spread = design @ prior @ design.transpose(0, 2, 1) + np.diag(noise)
+        off = values - design @ prior_mean
+        solved = np.linalg.solve(spread, off[..., None])[..., 0]
+        gain = prior @ design.transpose(0, 2, 1) @ np.linalg.inv(spread)
+        self.means = prior_mean + (gain @ off[..., None])[..., 0]
+        self.covariances = prior - gain @ design @ prior
+        evidence = -0.5 * (np.linalg.slogdet(spread)[1] + (off * solved).sum(axis=1))
+        # The slope is at least 0: the likelihood is that of the part of the prior where it is.
+        rising = ndtr(self.means[:, 1] / np.sqrt(self.covariances[:, 1, 1])) / ndtr(belief.slope / belief.sd)
+        self.log_evidence = np.asarray(evidence + np.log(np.maximum(rising, 1e-300)), dtype=np.float64)
 
 
 def draw_sd(n_train: float, constants: Constants) -> float:
@@ -212,16 +252,16 @@ def _draw_ratio(scores: Sequence[Scores], constants: Constants) -> float:
     return math.sqrt(total / counts)
 
 
-def _bend_prior(constants: Constants) -> Doubles:
-    """Return the prior weights of the grid's bends: densities times the widths of the cells."""
-    widths = np.gradient(_BENDS)
-    weights = widths * np.exp(-0.5 * ((_BENDS - constants.bend) / constants.bend_sd) ** 2)
+def usual_bends(constants: Constants = OWN_CURVES) -> Doubles:
+    """Return the probabilities of the bends of a curve of which nothing is known: densities times widths of cells."""
+    widths = np.gradient(BENDS)
+    weights = widths * np.exp(-0.5 * ((BENDS - constants.bend) / constants.bend_sd) ** 2)
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-def _rise(ratio: float, bend: float | Doubles) -> Doubles:
+def _rise(ratio: float | Doubles, bend: Doubles) -> Doubles:
     """Return (1 - ratio^-bend) / bend: about the logarithm of the ratio for a small bend."""
-    return np.asarray(-np.expm1(-np.asarray(bend) * math.log(ratio)) / bend, dtype=np.float64)
+    return np.asarray(-np.expm1(-bend * np.log(ratio)) / bend, dtype=np.float64)
 
 
 def _draw(means: Doubles, covariances: Doubles, generator: np.random.Generator) -> tuple[Doubles, Doubles]:

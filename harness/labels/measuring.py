@@ -94,6 +94,17 @@ def sizes_of(task: Task) -> list[int]:
     return [*(math.ceil(least * ratio**step) for step in range(N_SIZES - 1)), most]
 
 
+def scoring_in_words(task: Task, parts: Sequence[Part]) -> str:
+    """Return what the fits are scored on, in a line."""
+    names = {part.task.name for part in parts}
+    if not task.provenance.get("held_out"):
+        return f"scored on the {text.counted(task.n_test, 'test row')}, with {len(parts)} draws of the labels"
+    n = text.counted(labels_of(task), "row")
+    if len(names) == 1:
+        return f"all {n} are used; {parts[0].task.n_test:,} of them score, with {len(parts)} draws of the others"
+    return f"all {n} are used, in {len(names)} folds: each row that scores a fit is not among those that it learns from"
+
+
 def check_parts(task: Task, parts: Sequence[Part]) -> None:
     """Refuse a task whose labels are too few for a curve.
 
@@ -114,6 +125,7 @@ def check_parts(task: Task, parts: Sequence[Part]) -> None:
 
 def measure_curves(
     task: Task,
+    parts: Sequence[Part],
     candidates: Sequence[Candidate],
     runner: Callable[[Sequence[Task]], Runner],
     end: float,
@@ -123,13 +135,12 @@ def measure_curves(
 
     Args:
         task: the user's data.
+        parts: what the fits are scored on (`parts_of`).
         candidates: the methods.
         runner: returns what runs the fits of some tasks.
         end: time by which all is done (`time.monotonic`).
         say: called with a line on each method.
     """
-    parts = parts_of(task)
-    check_parts(task, parts)
     runs = runner([task, *{part.task.name: part.task for part in parts}.values()])
     found, out = [], {}
     planned = {c.label: [(part, _cells(c, part, runs)) for part in parts] for c in candidates}
@@ -141,9 +152,10 @@ def measure_curves(
         while len(own) > 1 and _seconds(own, runs) > left:
             own = own[:-1]
         if _seconds(own, runs) > left:
-            why = f"its fits would take about {describe_duration(_seconds(own, runs))}, of {describe_duration(left)}"
+            needs = describe_duration(_seconds(own, runs))
+            why = f"its fits would take about {needs}, and {describe_duration(max(0.0, left))} were left"
             out[candidate.label] = why
-            say(f"skipped, {why} left: {candidate.label}")
+            say(f"skipped, {why}: {candidate.label}")
             continue
         curve, why = _measure(candidate, own, runs, end, labels_of(task))
         if curve is None:

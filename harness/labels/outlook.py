@@ -72,7 +72,7 @@ def answer_labels(
             scores={k: _score(curve.on_new_rows(k * n_labels), score) for k in (1, *TIMES)},
             gains={k: _gain(curve, n_labels, k, abs(score(1.0) - score(0.0)), task.metric) for k in TIMES},
             best={k: best[k][one.method] for k in (1, *TIMES)},
-            needed=None if min_score is None else _needed(curve, n_labels, min_score, score, spec.higher_is_better),
+            needed=None if min_score is None else _needed(curve, n_labels, min_score, score),
             seconds=one.seconds,
             curve=curve,
         )
@@ -125,9 +125,7 @@ def _best(curves: Mapping[str, OwnCurve], n_train: float) -> dict[str, float]:
     return {method: float(count) / shares.shape[1] for method, count in zip(curves, counts, strict=True)}
 
 
-def _needed(
-    curve: OwnCurve, n_labels: int, min_score: float, score: Callable[[float], float], higher_is_better: bool
-) -> Needed:
+def _needed(curve: OwnCurve, n_labels: int, min_score: float, score: Callable[[float], float]) -> Needed:
     """Return the labels that the method needs to reach a score on new rows."""
     numbers = np.geomspace(max(2.0, n_labels / 2 ** (3 + 1)), FURTHEST * n_labels, _N_STEPS)
     ends = score(0.0), score(1.0)
