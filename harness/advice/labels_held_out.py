@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from scipy.optimize import least_squares
 
-from harness.forecast import KnownCurve, Scores, Slopes, fit_curve, gather, known_curves, usable
+from harness.forecast import Doubles, KnownCurve, Scores, Slopes, fit_curve, gather, known_curves, task_names, usable
 from harness.records import Record
 from harness.support import UsageError
 
@@ -105,11 +105,12 @@ def validate_labels(records: Iterable[Record], kind: str = "classification") -> 
         UsageError: fewer than two tasks have such curves.
     """
     kept = [record for record in usable(records) if record.kind == kind]
-    source = {record.cell.task: _source(record) for record in kept}
+    names = task_names(kept)
+    source = {names[record.cell.task, record.cell.data]: _source(record) for record in kept}
     curves = known_curves(gather(kept).points)
     trials = []
     for task in sorted({curve.task for curve in curves}):
-        slopes = Slopes(curve for curve in curves if source.get(curve.task) != source.get(task, task))
+        slopes = Slopes(curve for curve in curves if source[curve.task] != source[task])
         for curve in curves:
             if curve.task == task:
                 trials += _trials(curve, slopes)
@@ -163,11 +164,12 @@ def _power_law(seen: Sequence[Scores], n_train: float) -> float:
     """Return the score at so many labels by least squares of error = a · n^-b + c, without a prior."""
     n = np.array([one.n_train for one in seen]) / seen[-1].n_train
     errors = np.array([1 - one.mean for one in seen])
+
+    def off(p: Doubles) -> Doubles:
+        return np.asarray(p[0] * n ** -p[1] + p[2] - errors, dtype=np.float64)
+
     starts = ((0.7 * errors[-1], b, 0.3 * errors[-1]) for b in (0.2, 0.5, 1.0))
-    fits = [
-        least_squares(lambda p: p[0] * n ** -p[1] + p[2] - errors, start, bounds=([0, 0.01, 0], [2, 3, 1]))
-        for start in starts
-    ]
+    fits = [least_squares(off, start, bounds=([0, 0.01, 0], [2, 3, 1])) for start in starts]
     a, b, c = min(fits, key=lambda fit: float(fit.cost)).x
     return 1 - float(np.clip(a * (n_train / seen[-1].n_train) ** -b + c, 0, 1))
 

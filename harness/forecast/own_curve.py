@@ -236,7 +236,7 @@ class Conditional:
 
 def draw_sd(n_train: float, constants: Constants) -> float:
     """Return the standard deviation of a score, in logits, between draws of so many labels."""
-    return constants.draw * (n_train / _DRAW_LABELS) ** -constants.draw_power
+    return float(constants.draw * (n_train / _DRAW_LABELS) ** -constants.draw_power)
 
 
 def _draw_ratio(scores: Sequence[Scores], constants: Constants) -> float:
