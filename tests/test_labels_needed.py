@@ -18,7 +18,7 @@ from harness.cli.labels import conclusions, crossing_in_words, needed_in_words
 from harness.forecast.own_curve import BENDS, OWN_CURVES, OwnCurve, Scores
 from harness.forecast.slopes import Slopes
 from harness.labels.answer import Crossing, Interval, LabelsNeeded
-from harness.labels.measuring import MeasuredCurve, parts_of, sizes_of
+from harness.labels.measuring import MeasuredCurve, check_scored, parts_of, sizes_of
 from harness.labels.outlook import answer_labels, crossings
 from harness.support import DataError, HarnessError, UsageError
 from harness.tasks import Task, kinds
@@ -241,6 +241,30 @@ def test_rows_without_a_label_are_left_out(table: Path, tmp_path: Path, capsys: 
     found = harness.labels_needed(data=data, methods="tfidf", store=tmp_path / "s", device="cpu", progress=True)
     assert found.n_labels == 400
     assert "2 rows left out (no label)" in capsys.readouterr().err
+
+
+def test_label_sets_have_curves(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    texts = [words(generator) for _ in range(240)]
+    rows = [(t, "|".join(sorted({w for w in t.split() if w in ("red", "cold", "old")})) or "fast") for t in texts]
+    found = harness.labels_needed(
+        data=write(tmp_path / "t.csv", rows),
+        label="label",
+        kind="multi-label",
+        label_separator="|",
+        methods="tfidf",
+        store=tmp_path / "s",
+        device="cpu",
+        progress=False,
+    )
+    assert found.in_points
+    assert found["tfidf"].scores[4].value >= found["tfidf"].scores[1].value
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("translation", "chrf"), ("generation", "perplexity")])
+def test_answers_in_words_are_refused(kind: str, metric: str) -> None:
+    with pytest.raises(UsageError, match="no learning curves"):
+        check_scored(kinds.get(kind), metric)
 
 
 def test_regression_has_gains_in_units_of_the_target(tmp_path: Path) -> None:

@@ -107,7 +107,15 @@ def labels_needed(
     check_device_name(device)
     target = None if min_score is None else real_number("min_score", min_score, "a score")
     quiet_libraries()
-    from harness.labels import answer_labels, check_parts, labels_of, measure_curves, parts_of, scoring_in_words
+    from harness.labels import (
+        answer_labels,
+        check_parts,
+        check_scored,
+        labels_of,
+        measure_curves,
+        parts_of,
+        scoring_in_words,
+    )
     from harness.methods import parse_methods
     from harness.schedule import Claims, Limits, LocalWorkers
     from harness.store import Store
@@ -127,6 +135,7 @@ def labels_needed(
         max_length=max_length,
         strict=strict,
     )
+    check_scored(kinds.get(spec.kind), spec.metric or "")
     where = find_mirror(mirror)
     files = _backbone(spec.name, backbone, asked, where, display)
     task = kinds.get(spec.kind).prepare(spec, where)

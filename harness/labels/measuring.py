@@ -12,10 +12,11 @@ from typing import Any, Final
 from harness.choose import Candidate, Runner, Tried, validation_folds, with_test_rows
 from harness.data import Size
 from harness.forecast import Scores
+from harness.metrics import IN_UNITS, metrics
 from harness.planning import PlannedCell, plan_cells
 from harness.records import Budget
 from harness.support import UsageError, describe_duration, text
-from harness.tasks import Task
+from harness.tasks import Kind, Task
 
 N_SIZES: Final = 4
 """Numbers of labels that each method is fitted to: an eighth, a quarter, a half and all."""
@@ -103,6 +104,20 @@ def scoring_in_words(task: Task, parts: Sequence[Part]) -> str:
     if len(names) == 1:
         return f"all {n} are used; {parts[0].task.n_test:,} of them score, with {len(parts)} draws of the others"
     return f"all {n} are used, in {len(names)} folds: each row that scores a fit is not among those that it learns from"
+
+
+def check_scored(kind: Kind, metric: str) -> None:
+    """Refuse a kind or a metric whose scores have no learning curve here.
+
+    Raises:
+        UsageError: answers are texts, or the metric has no worst value.
+    """
+    spec = metrics.get(metric)
+    if kind.form == "text" or (spec.high is None and metric not in IN_UNITS):
+        raise UsageError(
+            f"The data make a task of the kind '{kind.name}' with the metric {metric}, for which there are no learning "
+            "curves. `harness run --sizes 64,128,256,all` measures methods at several numbers of labels."
+        )
 
 
 def check_parts(task: Task, parts: Sequence[Part]) -> None:
