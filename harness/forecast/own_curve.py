@@ -48,9 +48,9 @@ class Constants:
     middle: float = 1.0
     slope: float = 0.13
     method: float = 0.15
-    bend: float = 0.4
+    bend: float = 0.5
     bend_sd: float = 0.35
-    bend_counts: float = 1.0
+    bend_counts: float = 3.0
     off: float = 0.02
     unshared: float = 0.2
     beyond: float = 0.15
