@@ -6,6 +6,7 @@ from .api.break_evens import break_even as break_even
 from .api.choosing import choose as choose
 from .api.display import Display as Display
 from .api.forecast import plan as plan
+from .api.labels import labels_needed as labels_needed
 from .api.plans import Plan as Plan
 from .api.ranking import rank_backbones as rank_backbones
 from .api.replaying import replay as replay

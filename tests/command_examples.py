@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from harness.backbones.locate import BackboneFiles
 from harness.choose.candidates import Candidate
 from harness.choose.choosing import Chosen
 from harness.choose.tried import Tried
+from harness.forecast.own_curve import Scores, fit_curve
+from harness.forecast.slopes import Slopes
+from harness.labels.answer import Interval, LabelsNeeded, MethodCurve, Needed
 from harness.measure.device import Device
 from harness.methods.configure import parse_methods
 from harness.records.jsonl import write_jsonl
@@ -39,6 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "advise": ("--n-train", "200", "--classes", "12", "--no-reference"),
     "break-even": ("--store", "prompts.jsonl", "--predictions", "10000"),
     "validate-advice": ("--no-reference",),
+    "labels": ("--data", "tickets.csv", "--min-score", "0.9"),
     "choose": ("--data", "tickets.csv", "--within", "60s", "--save", "chosen"),
     "predict": ("--model", "model", "--data", "new.csv", "--text", "body", "--out", "out.csv", "--top", "2"),
     "probe": ("--backbone", "backbone", "--methods", "lora,full,few-shot", "--batch-size", "4", "--seq-len", "8"),
@@ -90,6 +95,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "report.html").write_text("<html>", encoding="utf-8")
         return folder / "report.html"
 
+    def labels_needed(*, progress: Any, **_: Any) -> LabelsNeeded:
+        progress.say("   1.0 s  a line of the progress")
+        scores = [Scores(float(n), (0.6 + n / 4000,), 500.0, 1.0) for n in (125, 250, 500, 1000)]
+        curve = fit_curve(scores, Slopes([]).expect(1000, 3, "tfidf"))
+        some, sure = Interval(3.0, 1.0, 5.0), Interval(0.85, 0.84, 0.86)
+        needed = Needed(Interval(4000.0, 1500.0, math.inf, is_told=False), 16000.0, 0.7)
+        one = MethodCurve("tfidf", {1000: 0.85}, {1: sure, 4: sure}, {4: some}, {1: 1.0, 4: 1.0}, needed, 1.0, curve)
+        return LabelsNeeded("t", "accuracy", True, True, 1000, 500, (one,), (), 0.9, {"lora": "no time"}, 9, 2.0)
+
+    monkeypatch.setattr("harness.cli.labels.labels_needed", labels_needed)
     monkeypatch.setattr("harness.cli.choose.choose", choose)
     monkeypatch.setattr(importlib.import_module("harness.report"), "write_report", write_report)
 

@@ -4,6 +4,8 @@ from .asking import answer_from as answer_from
 from .asking import own_records as own_records
 from .choices import AdvisedMethod as AdvisedMethod
 from .held_out import validate_encoders as validate_encoders
+from .labels_held_out import LABEL_RULES as LABEL_RULES
+from .labels_held_out import validate_labels as validate_labels
 from .on_backbones import read_backbones as read_backbones
 from .own_texts import question_about as question_about
 from .spending import asked_spending as asked_spending

@@ -8,6 +8,7 @@ from .display import Display as Display
 from .display import TerminalDisplay as TerminalDisplay
 from .forecast import plan as plan
 from .inspecting import read_status as read_status
+from .labels import labels_needed as labels_needed
 from .plans import Plan as Plan
 from .plans import PlanGroup as PlanGroup
 from .predictions import in_words as in_words

@@ -1,5 +1,6 @@
 from .candidates import Belief as Belief
 from .candidates import Candidate as Candidate
+from .candidates import find_candidates as find_candidates
 from .choosing import Chosen as Chosen
 from .choosing import check_save_folder as check_save_folder
 from .choosing import check_time as check_time
@@ -7,6 +8,10 @@ from .choosing import choose_within as choose_within
 from .choosing import search_within as search_within
 from .evaluation import EVALUATION as EVALUATION
 from .folds import n_folds as n_folds
+from .folds import validation_folds as validation_folds
+from .folds import with_test_rows as with_test_rows
+from .runner import Runner as Runner
 from .search import Search as Search
 from .tried import Tried as Tried
 from .tried import validated as validated
+from .tried import value_at as value_at

@@ -21,9 +21,6 @@ from harness.store import Store
 from harness.support import DuplicateError
 from harness.tasks import Task
 
-_SUITE: Final = "choose"
-"""Label of the records."""
-
 _POLL_SECONDS = 0.2
 
 RUNGS: Final = (1 / HALVING**2, 1 / HALVING)
@@ -93,6 +90,7 @@ class Runner:
         claims: claims of this process on the store.
         tasks: tasks by name.
         files: the backbones.
+        suite: label of the records.
 
     Attributes:
         answers: folder for the class probabilities of the test rows of each cell, in a file that `answers_of` names;
@@ -106,9 +104,11 @@ class Runner:
         claims: Claims,
         tasks: Mapping[str, Task],
         files: Sequence[BackboneFiles] = (),
+        suite: str = "choose",
     ) -> None:
         self._workers = workers
         self._store = store
+        self._suite = suite
         self._claims = claims
         self._files = {one.fingerprint: one for one in files}
         self.device = workers.device
@@ -189,7 +189,7 @@ class Runner:
         files = None if planned.cell.weights is None else self._files[planned.cell.weights]
         rungs = () if at_rung is None else RUNGS
         answers = None if self.answers is None else answers_of(self.answers, planned.cell.id)
-        job = Job(planned, files, _SUITE, attempt, save_to, answers_to=answers, hurried=True, rungs=rungs)
+        job = Job(planned, files, self._suite, attempt, save_to, answers_to=answers, hurried=True, rungs=rungs)
         is_dropped = False
         self._workers.start(job, task)
         while (left := until - self.now()) > 0:

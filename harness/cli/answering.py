@@ -54,6 +54,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("validate-advice", rich_help_panel=ASK)(_validate_advice)
     app.command("rank-backbones", rich_help_panel=ASK)(_rank_backbones)
     app.command("replay", rich_help_panel=ASK)(_replay)
+    app.command("labels", rich_help_panel=ASK)(_labels)
     app.command("choose", rich_help_panel=USE)(_choose)
     app.command("predict", rich_help_panel=USE)(_predict)
     app.command("speed", rich_help_panel=USE)(_speed)
@@ -165,6 +166,10 @@ def _validate_advice(
     published: Annotated[
         Path | None, typer.Option(help="With --encoders: a table of MTEB's results instead of the package's.")
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="Validate learning curves instead: forecast larger sizes from smaller ones."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the quality of the advice on tasks with records.
@@ -173,7 +178,11 @@ def _validate_advice(
     """
     from harness.cli.advise import validate_command, validate_encoders_command
 
-    if encoders or published is not None:
+    if labels:
+        from harness.cli.labels import validate_labels_command
+
+        validate_labels_command(kind, store, reference=reference, as_json=as_json)
+    elif encoders or published is not None:
         validate_encoders_command(published, as_json=as_json)
     else:
         validate_command(kind, store, reference=reference, as_json=as_json)
@@ -240,6 +249,40 @@ def _replay(
     from harness.cli.replay import replay_command
 
     replay_command(**asked)
+
+
+def _labels(
+    data: Annotated[Path, typer.Option(help="Your labelled texts: a CSV, TSV, JSON, JSONL, Parquet or CoNLL file.")],
+    text: TextOption = None,
+    label: LabelOption = None,
+    kind: OwnKindOption = None,
+    label_separator: SeparatorOption = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="A file with rows to score on, whose labels do not count; else rows are scored in folds."),
+    ] = None,
+    metric: MetricOption = None,
+    max_length: MaxLengthOption = None,
+    strict: StrictOption = False,
+    methods: MethodsOption = None,
+    backbone: BackboneOption = None,
+    within: Annotated[str, typer.Option(help="Time limit of the fits: 2m, 1h.")] = "2m",
+    min_score: Annotated[float | None, typer.Option(help="Score to reach: how many labels does it need?")] = None,
+    device: DeviceOption = "auto",
+    store: StoreOption = DEFAULT_STORE,
+    mirror: MirrorOption = None,
+    reference: ReferenceOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what more labels would buy, from your first ones.
+
+    Quick methods, or those of --methods, are fitted to an eighth, a quarter, a half and all of your labels. Learning
+    curves through their scores tell what twice and four times the labels bring, with 80 % intervals.
+    """
+    asked = dict(locals())
+    from harness.cli.labels import labels_command
+
+    raise typer.Exit(labels_command(**asked))
 
 
 def _choose(

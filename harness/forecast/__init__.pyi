@@ -15,10 +15,16 @@ from .evidence import merged_encoders as merged_encoders
 from .evidence import published_in as published_in
 from .evidence import task_names as task_names
 from .evidence import usable as usable
+from .own_curve import OwnCurve as OwnCurve
+from .own_curve import Scores as Scores
+from .own_curve import fit_curve as fit_curve
 from .pooled import Doubles as Doubles
 from .pooled import Lift as Lift
 from .scale import SEED_NOISE as SEED_NOISE
 from .scale import Scale as Scale
 from .scale import logit_variance as logit_variance
 from .scale import shrunk as shrunk
+from .slopes import KnownCurve as KnownCurve
+from .slopes import Slopes as Slopes
+from .slopes import known_curves as known_curves
 from .texts import TaskTexts as TaskTexts

@@ -1,0 +1,11 @@
+from .answer import Crossing as Crossing
+from .answer import Interval as Interval
+from .answer import LabelsNeeded as LabelsNeeded
+from .answer import MethodCurve as MethodCurve
+from .measuring import check_parts as check_parts
+from .measuring import check_scored as check_scored
+from .measuring import labels_of as labels_of
+from .measuring import measure_curves as measure_curves
+from .measuring import parts_of as parts_of
+from .measuring import scoring_in_words as scoring_in_words
+from .outlook import answer_labels as answer_labels
