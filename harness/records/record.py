@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from harness.records.budgets import Budget, parse_budget, shared_budget
-from harness.records.canonical import canonical, canonical_of, fields_of, shared_config
+from harness.records.canonical import canonical, canonical_of, fields_of, made, shared
 from harness.records.facts import Facts
+from harness.records.parsing import CurveText, parse_json
 from harness.records.predictions import Predictions
-from harness.support import UsageError, shortened
+from harness.support import StoreError, UsageError, shortened
 
 __all__ = [
     "FINAL_STATUSES",
@@ -102,9 +103,11 @@ class Cell:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Cell:
         """Return what `to_json` was made from."""
-        budget, config = value["budget"], value["config"]
-        shared = shared_config(config) if type(config) is dict else config
-        return cls(**{**value, "budget": shared_budget(tuple(budget.items())), "config": shared})
+        cell = made(cls, value)
+        cell.__dict__["budget"] = shared_budget(tuple(value["budget"].items()))
+        if type(cell.config) is dict:
+            cell.__dict__["config"] = shared(cell.config)
+        return cell
 
     @functools.cached_property
     def id(self) -> str:
@@ -214,8 +217,10 @@ class Cost:
     @property
     def train_seconds(self) -> float | None:
         """Seconds that a `train_seconds` budget counts: encoding training rows, tuning and fitting."""
-        parts = (self.encode_seconds, self.tune_seconds, self.fit_seconds)
-        return None if all(part is None for part in parts) else sum(part or 0.0 for part in parts)
+        encode, tune, fit = self.encode_seconds, self.tune_seconds, self.fit_seconds
+        if encode is None and tune is None and fit is None:
+            return None
+        return (encode or 0.0) + (tune or 0.0) + (fit or 0.0)
 
     @property
     def peak_bytes(self) -> int | None:
@@ -422,24 +427,47 @@ class Record:
         value = upgraded(value)
         if value.get("schema") != SCHEMA:
             raise UsageError(f"A record of schema {value.get('schema')!r} was given; this version reads {SCHEMA}.")
-        predictions = value.get("predictions")
-        record = cls(
-            suite=value["suite"],
-            device=value["device"],
-            kind=value["kind"],
-            family=value["family"],
-            attempt=value["attempt"],
-            cell=Cell.from_json(value["cell"]),
-            status=value["status"],
-            score=None if value["score"] is None else Score(**value["score"]),
-            train_score=value["train_score"],
-            cost=Cost(**{**value["cost"], "reused": tuple(value["cost"].get("reused", ()))}),
-            curve=tuple(CurvePoint(**point) for point in value["curve"]),
-            provenance=Provenance(**value["provenance"]),
-            facts=Facts.from_json(value["facts"]),
-            error=value["error"],
-            predictions=None if predictions is None else Predictions.from_json(predictions),
-        )
+        score, curve, predictions = value["score"], value["curve"], value.get("predictions")
+        cost = made(Cost, value["cost"])
+        cost.__dict__["reused"] = tuple(cost.reused)
+        record = object.__new__(cls)  # several times as fast as a call
+        found = record.__dict__
+        found.update({name: value[name] for name in _PLAIN})
+        found["cell"] = Cell.from_json(value["cell"])
+        found["provenance"] = made(Provenance, value["provenance"])
+        found["score"] = None if score is None else made(Score, score)
+        found["cost"] = cost
+        found["facts"] = Facts.from_json(value["facts"])
+        if isinstance(curve, CurveText):
+            found[_UNREAD] = curve
+        else:
+            found["curve"] = tuple(made(CurvePoint, point) for point in curve)
+        if predictions is not None:
+            found["predictions"] = Predictions.from_json(predictions)
+        record.__post_init__()
         if value.get("id") not in (None, record.id):
             raise UsageError(f"Record {value['id']} has been edited: its cell's identity is {record.id}.")
         return record
+
+    def replaced(self, **changes: Any) -> Record:
+        """Return a copy with other values of some fields; unlike `dataclasses.replace`, it does not read the curve."""
+        record = object.__new__(type(self))
+        record.__dict__.update(self.__dict__)
+        record.__dict__.update(changes)
+        return record
+
+
+def _read_curve(record: Record) -> tuple[CurvePoint, ...]:
+    try:
+        found = record.__dict__[_UNREAD]
+        return tuple(made(CurvePoint, point) for point in parse_json(found))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"The curve of record {record.id} cannot be read: {error}.") from error
+
+
+_PLAIN = ("suite", "device", "kind", "family", "attempt", "status", "train_score", "error")
+_UNREAD = "_curve_text"
+
+_lazy_curve = functools.cached_property(_read_curve)
+_lazy_curve.__set_name__(Record, "curve")
+Record.curve = _lazy_curve  # type: ignore[assignment]  # read once, where a record holds the text of its curve

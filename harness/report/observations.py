@@ -6,7 +6,6 @@ numbers, label sets and counts of spans are kept in full for the cells with the 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +101,7 @@ def observe(source: RecordSource) -> Observations:
             if found is not None:
                 by_row[key] = found
         n_per_class[key] = labels_per_class(record)  # may need the predictions
-        latest[key] = record if predictions is None else dataclasses.replace(record, predictions=None)
+        latest[key] = record if predictions is None else record.replaced(predictions=None)
     if not latest:
         raise UsageError("There is nothing to report: no record was given. Run something first, or name another store.")
     return Observations(tuple(latest.values()), tuple(n_per_class[key] for key in latest), by_row, largest.kept)

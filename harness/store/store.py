@@ -10,7 +10,6 @@ are fetched and reduced in Python.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from harness.records import Record, read_jsonl, sentence_of, statuses_that_end, write_jsonl
+from harness.records import Record, parse_json, parse_record, read_jsonl, sentence_of, statuses_that_end, write_jsonl
 from harness.store.claims import Owner, break_stale, renew, take
 from harness.store.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.store.readonly import ReadOnlyFile
@@ -334,8 +333,8 @@ class Store:
 
     def _parse(self, key: _Key, payload: str, predictions: str | None) -> Record:
         try:
-            value = json.loads(payload)
-            value["predictions"] = None if predictions is None else json.loads(predictions)
+            value = parse_record(payload)
+            value["predictions"] = None if predictions is None else parse_json(predictions)
             return Record.from_json(value)
         except (HarnessError, ValueError, KeyError, TypeError) as error:
             where = f"Record {key.id} (attempt {key.attempt}) in {self.name}"
