@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 from harness.analysis.learning import learned_nothing
@@ -19,6 +22,7 @@ from harness.records import (
     canonical_text,
     flagged_default,
     once_for_each,
+    storable,
 )
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
@@ -92,6 +96,10 @@ def _share_unreadable(record: Record) -> float | None:
 
 def labels_per_class(record: Record) -> int | None:
     """Return the labels per class in a balanced draw (the 8 of `8/class`); None for other draws or if unknown."""
+    if (kept := rows_of([record])) is not None:
+        table, rows = kept
+        known: int | None = table.take("n_per_class", rows)[0]
+        return known
     if record.cell.draw != "balanced":
         return None
     if record.provenance.dataset.get("n_classes_not_scored"):  # a rare class may have fewer rows
@@ -376,3 +384,59 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     ),
 )
 """Columns that reports need beyond the export; `variant` and `settings` (see `tidy_frame`) follow them."""
+
+
+def read_values(columns: Sequence[Column], batches: Iterable[Sequence[Record]], found: Sequence[list[Any]]) -> None:
+    """Append the values of records to the list of each column; all attributes of one part are read in one call."""
+    attributes: defaultdict[_Part, list[tuple[str, int]]] = defaultdict(list)
+    functions: defaultdict[_Part, list[tuple[Callable[[Any], Any], int]]] = defaultdict(list)
+    for i, column in enumerate(columns):
+        if isinstance(column.get, str):
+            attributes[column.part].append((column.get, i))
+        else:
+            functions[column.part].append((column.get, i))
+    for batch in batches:
+        if (kept := rows_of(batch)) is not None:
+            table, rows = kept
+            for column, values in zip(columns, found, strict=True):
+                values.extend(table.take(column.name, rows))
+            continue
+        for part in {**attributes, **functions}:
+            objects = batch if part is None else list(map(part, batch))
+            if named := attributes[part]:
+                read, absent = _reader(*(name for name, _ in named)), (None,) * len(named)
+                rows = (absent if one is None else read(one) for one in objects)
+                for (_, i), values in zip(named, zip(*rows, strict=True), strict=True):
+                    found[i].extend(values)
+            for get, i in functions[part]:
+                found[i].extend(None if one is None else get(one) for one in objects)
+
+
+_Part = Callable[[Record], Any] | None
+
+
+@functools.cache
+def _reader(*names: str) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function of an object to some of its attributes."""
+    read = attrgetter(*names)
+    return read if len(names) > 1 else lambda value: (read(value),)
+
+
+def plain_values(dtype: Dtype, values: Sequence[Any]) -> list[Any]:
+    """Return values as pandas keeps them: texts without lone surrogates, numbers as fractions where it has these."""
+    if dtype == "string":
+        return [value if value is None or value.isascii() else storable(value) for value in values]
+    if dtype == "Float64":
+        return [None if value is None else float(value) for value in values]
+    return list(values)
+
+
+def rows_of(records: Sequence[Record]) -> tuple[Any, list[int]] | None:
+    """Return the table that keeps the columns of these records, and their rows; None where not all have one.
+
+    Columns of records with predictions may depend on these, and are not kept.
+    """
+    found = [None if record.predictions is not None else record.row for record in records]
+    if not found or None in found or len({id(row[0]) for row in found if row is not None}) > 1:
+        return None
+    return found[0][0], [row[1] for row in found if row is not None]  # type: ignore[index]

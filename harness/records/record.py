@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from harness.records.budgets import Budget, parse_budget, shared_budget
 from harness.records.canonical import canonical, canonical_of, fields_of, made, shared
 from harness.records.facts import Facts
-from harness.records.parsing import CurveText, parse_json
+from harness.records.parsing import CurveText, parse_json, parse_record
 from harness.records.predictions import Predictions
 from harness.support import StoreError, UsageError, shortened
 
@@ -396,7 +397,8 @@ class Record:
     @property
     def id(self) -> str:
         """The cell's identity; the store's key is (id, device, attempt)."""
-        return self.cell.id
+        known: str | None = self.__dict__.get(_ID)
+        return self.cell.id if known is None else known
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values (dict, list, str, int, float, bool, None); never NaN."""
@@ -439,7 +441,7 @@ class Record:
         found["cost"] = cost
         found["facts"] = Facts.from_json(value["facts"])
         if isinstance(curve, CurveText):
-            found[_UNREAD] = curve
+            found[_CURVE] = curve
         else:
             found["curve"] = tuple(made(CurvePoint, point) for point in curve)
         if predictions is not None:
@@ -449,25 +451,83 @@ class Record:
             raise UsageError(f"Record {value['id']} has been edited: its cell's identity is {record.id}.")
         return record
 
-    def replaced(self, **changes: Any) -> Record:
-        """Return a copy with other values of some fields; unlike `dataclasses.replace`, it does not read the curve."""
-        record = object.__new__(type(self))
-        record.__dict__.update(self.__dict__)
-        record.__dict__.update(changes)
+    @classmethod
+    def unread(cls, text: str, id: str, known: Mapping[str, Any], row: KeptRow) -> Record:
+        """Return a record that parses its JSON when somebody asks for more than is known.
+
+        Args:
+            text: JSON of the record, which was read and found valid before.
+            id: its identity.
+            known: other fields by name, among them `attempt` and `predictions`.
+            row: the record's row in a table of columns.
+        """
+        record = object.__new__(cls)
+        found = record.__dict__
+        found.update(known)
+        found.update({_UNREAD: text, _ID: id, _ROW: row})
         return record
 
+    @property
+    def row(self) -> KeptRow | None:
+        """The record's row in a table of columns that were read from the same JSON; None where there is none."""
+        found: KeptRow | None = self.__dict__.get(_ROW)
+        return found
 
-def _read_curve(record: Record) -> tuple[CurvePoint, ...]:
-    try:
-        found = record.__dict__[_UNREAD]
-        return tuple(made(CurvePoint, point) for point in parse_json(found))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise StoreError(f"The curve of record {record.id} cannot be read: {error}.") from error
+    def keep_row(self, row: KeptRow) -> None:
+        """Note the record's row in a table of columns that were made of this record."""
+        self.__dict__[_ROW] = row
 
+    def replaced(self, **changes: Any) -> Record:
+        """Return a copy with other values of some fields; unlike `dataclasses.replace`, it reads nothing."""
+        record = object.__new__(type(self))
+        found = record.__dict__
+        found.update(self.__dict__)
+        found.update(changes)
+        if changes.keys() - {"predictions"}:
+            found.pop(_ROW, None)
+            if "cell" in changes:
+                found.pop(_ID, None)
+        return record
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != _ROW}
+
+    if not TYPE_CHECKING:  # or every misspelt attribute would have a type
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a field that is not read yet."""
+            found = self.__dict__
+            if name == "curve" and _CURVE in found:
+                found[name] = _read_curve(found[_CURVE], self)
+            elif name in _FROM_ROW and _UNREAD in found and _ROW in found:
+                table, row = found[_ROW]
+                found[name] = getattr(table, name)(row)
+            elif name in _FIELDS and (text := found.get(_UNREAD)) is not None:
+                for field_name, value in Record.from_json(parse_record(text)).__dict__.items():
+                    found.setdefault(field_name, value)
+                found.pop(_UNREAD, None)
+                return getattr(self, name)
+            if name in found:  # another thread has read it meanwhile
+                return found[name]
+            raise AttributeError(f"A record has no attribute '{name}'.")
+
+
+KeptRow: TypeAlias = tuple[Any, int]
+"""A table of columns, and the number of a record's row in it."""
 
 _PLAIN = ("suite", "device", "kind", "family", "attempt", "status", "train_score", "error")
-_UNREAD = "_curve_text"
+_UNREAD, _CURVE, _ROW, _ID = "_text", "_curve_text", "_row", "_id"
+_FROM_ROW = frozenset({"cell", "score"})
+"""Fields that a table of columns can make, without parsing the record's JSON."""
 
-_lazy_curve = functools.cached_property(_read_curve)
-_lazy_curve.__set_name__(Record, "curve")
-Record.curve = _lazy_curve  # type: ignore[assignment]  # read once, where a record holds the text of its curve
+_FIELDS = frozenset(item.name for item in fields(Record))
+
+for _name in ("score", "train_score", "curve", "error"):  # their defaults would hide that they are not read yet
+    delattr(Record, _name)
+
+
+def _read_curve(text: str, record: Record) -> tuple[CurvePoint, ...]:
+    try:
+        return tuple(made(CurvePoint, point) for point in parse_json(text))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"The curve of record {record.id} cannot be read: {error}.") from error

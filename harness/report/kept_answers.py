@@ -112,11 +112,12 @@ class LargestSizes:
 
     def add(self, record: Record) -> None:
         """Keep the answers of a record, in place of an earlier attempt's, and forget those of smaller sizes."""
-        key, cell = (record.id, record.device), record.cell
+        key = (record.id, record.device)
         self.kept.pop(key, None)
         found = self._answers_of(record)
         if found is None:
             return
+        cell = record.cell
         if cell.n_train > 0:
             assert record.score is not None
             where = (cell.budget, record.device, record.score.metric)
