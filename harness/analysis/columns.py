@@ -372,6 +372,7 @@ EXTRA_COLUMNS: tuple[Column, ...] = (
     Column("probe_after", "Float64", "the same on the adapted features", "probe_after", _forgetting),
     Column("outside_text", "string", "name and hash of the outside texts", "outside_text", _forgetting),
     Column("unsteady", "string", "what disturbed the machine meanwhile", "unsteady"),
+    Column("cells_at_a_time", "Int64", "cells that shared the device", "provenance.cells_at_a_time"),
     *(Column(name, dtype, doc, get, part) for name, dtype, doc, get, part in INFERENCE),
     Column("use_unsteady", "string", "what disturbed the machine while the use was measured", use_is_unsteady),
     *(Column(name, dtype, doc, name, _served) for name, dtype, doc in _OF_SERVED),

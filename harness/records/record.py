@@ -458,7 +458,7 @@ class Record:
         Args:
             text: JSON of the record, which was read and found valid before.
             id: its identity.
-            known: other fields by name, among them `attempt` and `predictions`.
+            known: other fields by name, among them `attempt`.
             row: the record's row in a table of columns.
         """
         record = object.__new__(cls)
@@ -503,7 +503,8 @@ class Record:
                 table, row = found[_ROW]
                 found[name] = getattr(table, name)(row)
             elif name in _FIELDS and (text := found.get(_UNREAD)) is not None:
-                for field_name, value in Record.from_json(parse_record(text)).__dict__.items():
+                read = Record.from_json({**parse_record(text), "predictions": None})
+                for field_name, value in read.__dict__.items():
                     found.setdefault(field_name, value)
                 found.pop(_UNREAD, None)
                 return getattr(self, name)

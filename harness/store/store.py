@@ -78,6 +78,8 @@ class Store:
         self._file = file
         self._version = version
         self._secrets: tuple[str, ...] = ()
+        self.on_added: Callable[[Record], object] | None = None
+        """Function that is called with each record that `add` has committed."""
         self.name = name
         """Path or URL of the store, without its password."""
 
@@ -136,6 +138,8 @@ class Store:
                 f"'{key['device']}' is in {self.name} already. Records are never overwritten: store the next "
                 "attempt (`next_attempt`)."
             ) from error
+        if self.on_added is not None:
+            self.on_added(record)
 
     def add_new(self, packed: Packed) -> Added:
         """Commit the records of cells that are not in the store on their device, all or none.
