@@ -23,7 +23,8 @@ from rich.console import Console
 from harness.analysis import kept
 from harness.analysis.columns import rows_of
 from harness.analysis.frame import tidy_columns, tidy_frame
-from harness.analysis.kept import stream_records
+from harness.api import reading
+from harness.api.reading import stream_records
 from harness.cli.console import print_tables
 from harness.records.canonical import made
 from harness.records.jsonl import dump, payload_of, read_jsonl, write_jsonl
@@ -39,7 +40,7 @@ from tests.record_factory import make_grid, make_record
 
 @pytest.fixture(autouse=True)
 def _keep_small_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(reading, "_LEAST_BYTES", 0)
     monkeypatch.setattr(kept, "_LEAST_ROWS", 1)
     monkeypatch.setattr(kept, "_BATCH", 7)
 
@@ -86,7 +87,7 @@ def n_unread(records: list[Record]) -> int:
 def test_a_second_reading_parses_nothing_for_a_table(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     list(stream_records(str(store), with_predictions=False))
     assert beside(store).exists()
-    monkeypatch.setattr(Record, "from_json", lambda value: pytest.fail("a record was parsed"))
+    monkeypatch.setattr(Record, "from_json", lambda _: pytest.fail("a record was parsed"))
     found = list(stream_records(str(store), with_predictions=False))
     assert n_unread(found) == len(found) == 36
     tidy_frame(found)
@@ -199,7 +200,8 @@ def test_several_processes_may_read_and_write_at_once(store: Path) -> None:
     script = f"""
 import sys
 from harness.analysis import kept
-kept._LEAST_BYTES, kept._LEAST_ROWS = 0, 1
+from harness.api import reading
+reading._LEAST_BYTES, kept._LEAST_ROWS = 0, 1
 from harness.analysis.frame import tidy_frame
 from harness.store.store import Store
 from tests.record_factory import make_record
@@ -207,7 +209,7 @@ start = int(sys.argv[1])
 for seed in range(start, start + 8):
     with Store.open({str(store)!r}) as opened:
         opened.add(make_record("full", 4, seed, n_test=5))
-    tidy_frame(kept.stream_records({str(store)!r}, with_predictions=False))
+    tidy_frame(reading.stream_records({str(store)!r}, with_predictions=False))
 """
     running = [subprocess.Popen([sys.executable, "-c", script, str(start)]) for start in (1000, 2000)]
     for _ in range(3):

@@ -19,7 +19,7 @@ from .export import export_records as export_records
 from .export import write_csv as write_csv
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
-from .kept import stream_records as stream_records
+from .kept import KeptColumns as KeptColumns
 from .learning import end_loss as end_loss
 from .learning import guessing_loss as guessing_loss
 from .learning import learned_nothing as learned_nothing

@@ -406,8 +406,8 @@ def read_values(columns: Sequence[Column], batches: Iterable[Sequence[Record]], 
             objects = batch if part is None else list(map(part, batch))
             if named := attributes[part]:
                 read, absent = _reader(*(name for name, _ in named)), (None,) * len(named)
-                rows = (absent if one is None else read(one) for one in objects)
-                for (_, i), values in zip(named, zip(*rows, strict=True), strict=True):
+                by_record = (absent if one is None else read(one) for one in objects)
+                for (_, i), values in zip(named, zip(*by_record, strict=True), strict=True):
                     found[i].extend(values)
             for get, i in functions[part]:
                 found[i].extend(None if one is None else get(one) for one in objects)

@@ -115,7 +115,7 @@ def _array(dtype: Dtype, values: list[Any]) -> Any:
     if types <= {type(None), str} and dtype == "string":
         import pyarrow as pa
 
-        return pd.array(pa.array(plain_values(dtype, values), pa.large_string()), dtype=dtype)  # type: ignore[call-overload]
+        return pd.array(pa.array(plain_values(dtype, values), pa.large_string()), dtype=dtype)
     if types <= {type(None), int, float} and dtype == "Float64":
         numbers = np.array(values, dtype=np.float64)
         return pd.arrays.FloatingArray(numbers, np.isnan(numbers))

@@ -12,25 +12,18 @@ import functools
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.analysis.columns import EXPORT_COLUMNS, EXTRA_COLUMNS, Column, plain_values, read_values
 from harness.records import Budget, Cell, Record, Score, canonical_of, dump, made, once_for_each, storable
-from harness.store import stream_source
 from harness.support import StoreError, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ENDING: Final = ".columns"
-"""Ending of the file, after the name of the store."""
-
 _FORMAT: Final = 1
-_LEAST_BYTES: Final = 2**21
-"""Smallest store that a file is kept for; a smaller one is read faster than pyarrow is imported."""
-
 _LEAST_ROWS: Final = 1000
 _MOST_BYTES: Final = 2**30
 """Largest table that is kept, before it is compressed."""
@@ -86,21 +79,6 @@ _OF_SCORE: Final = {
 """Columns by the fields of a score."""
 
 _OF_CELL: Final = ("task", "data", "backbone", "weights", "method", "version", "n_train", "seed", "draw")
-
-
-def stream_records(source: str, *, with_predictions: bool = True) -> Iterator[Record]:
-    """Yield the records of `stream_source`; those of a large file have their columns from the file beside it.
-
-    The file beside is written when all records were read and enough of them were new. Where it cannot be written,
-    nothing is.
-    """
-    path = Path(source)
-    if "://" in source or not path.is_file() or path.stat().st_size < _LEAST_BYTES:
-        yield from stream_source(source, with_predictions=with_predictions)
-        return
-    kept = KeptColumns(path.with_name(path.name + ENDING))
-    yield from stream_source(source, with_predictions=with_predictions, known=kept)
-    kept.save()
 
 
 class KeptColumns:

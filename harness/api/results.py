@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from harness.api.reading import stream_records
 from harness.records import Record
 from harness.store import of_suite
 from harness.support import (
@@ -95,8 +96,6 @@ def read_records(
         StoreError: the store, file or folder does not exist, or holds something else.
         UsageError: a folder without records, or a suite that no record names.
     """
-    from harness.analysis import stream_records
-
     given(checked_text, "suite", suite)
     if source is not None:
         checked_path("source", source, _SOURCE)
@@ -193,8 +192,6 @@ def records_of(name: str, source: Records) -> Iterable[Record]:
     if isinstance(source, Results):
         return source.records
     if isinstance(source, str | Path):
-        from harness.analysis import stream_records
-
         return stream_records(str(source))
     if not isinstance(source, Iterable):
         raise wrong_argument(name, source, f"{_SOURCE}, results of a call, or records")

@@ -71,7 +71,7 @@ def made(of: Callable[..., _T], value: Mapping[str, Any]) -> _T:
     names, required, factories = _fields(of)
     if type(value) is not dict or not required <= value.keys() <= names:
         return of(**value)  # raises the error of any other call
-    instance = object.__new__(of)
+    instance = object.__new__(of)  # type: ignore[arg-type]  # a class
     instance.__dict__.update(value)
     for name, factory in factories:
         if name not in value:
