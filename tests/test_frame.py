@@ -8,8 +8,9 @@ import re
 import pandas as pd
 import pytest
 
+from harness.analysis.columns import EXPORT_COLUMNS, EXTRA_COLUMNS
 from harness.analysis.export import export_records
-from harness.analysis.frame import EXPORT_COLUMNS, EXTRA_COLUMNS, export_frame, tidy_frame
+from harness.analysis.frame import export_frame, tidy_frame
 from harness.records.record import Budget, Cost
 from harness.support.errors import StoreError, UsageError
 from tests.record_factory import make_grid, make_record

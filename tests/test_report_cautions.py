@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.analysis.frame import Cut, cut
+from harness.analysis.columns import Cut, cut
 from harness.records.record import Record
 from harness.report import latex, write
 from harness.report.caption import cautions, coverage, scores_said

@@ -1,6 +1,10 @@
 from .agreement import MIN_COMPARED as MIN_COMPARED
 from .agreement import Agreement as Agreement
 from .agreement import rank_agreement as rank_agreement
+from .columns import EXPORT_COLUMNS as EXPORT_COLUMNS
+from .columns import SERVED_COLUMNS as SERVED_COLUMNS
+from .columns import Dtype as Dtype
+from .columns import labels_per_class as labels_per_class
 from .counted import LabelAnswers as LabelAnswers
 from .counted import SpanAnswers as SpanAnswers
 from .counted import per_label as per_label
@@ -13,12 +17,9 @@ from .diagnostics import per_class as per_class
 from .export import check_export as check_export
 from .export import export_records as export_records
 from .export import write_csv as write_csv
-from .frame import EXPORT_COLUMNS as EXPORT_COLUMNS
-from .frame import SERVED_COLUMNS as SERVED_COLUMNS
-from .frame import Dtype as Dtype
-from .frame import labels_per_class as labels_per_class
 from .frame import tidy_columns as tidy_columns
 from .frame import tidy_frame as tidy_frame
+from .kept import KeptColumns as KeptColumns
 from .learning import end_loss as end_loss
 from .learning import guessing_loss as guessing_loss
 from .learning import learned_nothing as learned_nothing

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.analysis.frame import EXPORT_COLUMNS, export_frame
+from harness.analysis.columns import EXPORT_COLUMNS
+from harness.analysis.frame import export_frame
 from harness.records import Record
 from harness.support import Recogniser, UsageError, check_output, csv_field, csv_starts_with, json_lines_hold, replacing
 

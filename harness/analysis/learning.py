@@ -46,12 +46,14 @@ def learned_nothing(record: Record, guessing: float | None = None) -> bool:
         guessing: loss of guessing on the training rows (`guessing_loss`); None takes the classes of the test rows, or
             equal shares where the record keeps none.
     """
+    if not _predicts_one_class(record):  # first, since it needs no curve
+        return False
     last = end_loss(record)
     if last is None:
         return False
     if guessing is None:
         guessing = _guessing(record)
-    return guessing > 0 and last >= _LEARNED * guessing and _predicts_one_class(record)
+    return guessing > 0 and last >= _LEARNED * guessing
 
 
 def _predicts_one_class(record: Record) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from harness.records import Record
+from harness.records import Inference, Record
 
 _MEASURED: Final[tuple[tuple[str, str, Literal["Int64", "Float64"], str], ...]] = (
     ("text_p50_seconds", "latency_p50_seconds", "Float64", "median of the seconds to answer one text alone"),
@@ -23,25 +23,22 @@ _ON_DISK: Final[tuple[tuple[str, str, Literal["Int64", "Float64"], str], ...]] =
 )
 _MERGED: Final = "with the method's addition merged into the weights"
 
-Get = Callable[[Record], Any]
+Part = Callable[[Record], Inference | None]
 
 
-def _fact(part: Literal["inference", "merged_inference"], name: str) -> Get:
-    def get(record: Record) -> Any:
-        found = getattr(record.facts, part)
-        return None if found is None else getattr(found, name)
-
-    return get
+def _used(record: Record) -> Inference | None:
+    return record.facts.inference
 
 
-INFERENCE: Final[tuple[tuple[str, Literal["Int64", "Float64"], str, Get], ...]] = (
-    *((name, dtype, doc, _fact("inference", of)) for name, of, dtype, doc in (*_MEASURED, *_ON_DISK)),
-    *(
-        (f"merged_{name}", dtype, f"{doc}, {_MERGED}", _fact("merged_inference", of))
-        for name, of, dtype, doc in _MEASURED
-    ),
+def _used_merged(record: Record) -> Inference | None:
+    return record.facts.merged_inference
+
+
+INFERENCE: Final[tuple[tuple[str, Literal["Int64", "Float64"], str, str, Part], ...]] = (
+    *((name, dtype, doc, of, _used) for name, of, dtype, doc in (*_MEASURED, *_ON_DISK)),
+    *((f"merged_{name}", dtype, f"{doc}, {_MERGED}", of, _used_merged) for name, of, dtype, doc in _MEASURED),
 )
-"""Name, type, meaning and getter of each column."""
+"""Name, type, meaning, attribute and part of the record of each column."""
 
 INFERENCE_COLUMNS: Final[tuple[str, ...]] = tuple(name for name, *_ in INFERENCE)
 """Columns about the use of fitted models; null where a run did not measure it."""

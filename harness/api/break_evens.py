@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api.results import Records, html_of, stream_records
+from harness.api.results import Records, html_of, records_of
 from harness.records import Record
 from harness.support import (
     UsageError,
@@ -92,7 +92,7 @@ def break_even(
     size = given(whole_number, "n_train", n_train)
     count = None if predictions is None else checked_predictions(predictions)
     stated = asked_prices(price_per_hour, label_price, prices)
-    records: Iterable[Record] = stream_records("source", find_store(None) if source is None else source)
+    records: Iterable[Record] = records_of("source", find_store(None) if source is None else source)
     table = pairs_table(records, stated, count)
     if table.empty:
         raise UsageError(

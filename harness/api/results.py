@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from harness.api.reading import stream_records
 from harness.records import Record
-from harness.store import of_suite, stream_source
+from harness.store import of_suite
 from harness.support import (
     UsageError,
     checked_path,
@@ -98,7 +99,7 @@ def read_records(
     given(checked_text, "suite", suite)
     if source is not None:
         checked_path("source", source, _SOURCE)
-    return list(of_suite(stream_source(find_store(source), with_predictions=with_predictions), suite))
+    return list(of_suite(stream_records(find_store(source), with_predictions=with_predictions), suite))
 
 
 @uncollected()
@@ -147,7 +148,7 @@ def report(
         check_report_folder(folder, overwrite=overwrite)
     # Observations keep their scores by test row, so they are not read again.
     whole = isinstance(source, Results) and suite is None and source.observations
-    observed = whole or observe(of_suite(stream_records("source", source), suite))
+    observed = whole or observe(of_suite(records_of("source", source), suite))
     return Results(observed, write_report(observed, folder, names, prices=costs))
 
 
@@ -170,7 +171,7 @@ def compare(a: Records, b: Records) -> Compared:
     from harness.report import compare_methods
 
     sides = [
-        side.observations if isinstance(side, Results) and side.observations is not None else stream_records(name, side)
+        side.observations if isinstance(side, Results) and side.observations is not None else records_of(name, side)
         for name, side in (("a", a), ("b", b))
     ]
     return compare_methods(*sides)
@@ -186,12 +187,12 @@ def html_of(table: Table | None) -> str:
     return console.export_html(inline_styles=True, code_format=code)
 
 
-def stream_records(name: str, source: Records) -> Iterable[Record]:
+def records_of(name: str, source: Records) -> Iterable[Record]:
     """Return the records of an argument; an iterable is checked as it is read."""
     if isinstance(source, Results):
         return source.records
     if isinstance(source, str | Path):
-        return stream_source(str(source))
+        return stream_records(str(source))
     if not isinstance(source, Iterable):
         raise wrong_argument(name, source, f"{_SOURCE}, results of a call, or records")
     return _checked_records(name, source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import itertools
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from harness.support import text as text_of
 if TYPE_CHECKING:
     from harness.data import TextColumns, UserData
     from harness.records import Budget, Record
-    from harness.report import Observations
+    from harness.report import Observations, Observer
     from harness.schedule import Executor, Limits, Prepared
     from harness.serving import EndpointOptions
     from harness.store import Store
@@ -264,7 +263,7 @@ def run(
         executor, device, limits, throughput, ray_address, ray_workers, ray_cores, deterministic=deterministic
     ) as workers:
         workers.warm_up()  # it imports torch while this process imports what plots and reads the data
-        from harness.report import write_report
+        from harness.report import Observer, write_report
 
         with display.working("Loading data and checking the backbone"):
             prepared = prepare_plan(request, lambda _: workers.device, on_backbone=workers.preload)
@@ -282,12 +281,16 @@ def run(
         with Store.open(source) as opened:
             if disturbance is not None and _has_work(prepared, opened):
                 display.say(f"Note: the machine is busy: {disturbance}. {_meaning_of_busy(prepared)}")
+            observer = Observer()
+            opened.on_added = observer.add
             try:
                 with display.running(prepared):
                     outcome = run_cells(prepared, opened, display, workers, policy)
             finally:
                 _say_remarks(display, workers, n_said)
-            observed = None if outcome.interrupted else _observed_cells(opened, outcome.ids, prepared.device.name)
+            observed = (
+                None if outcome.interrupted else _observed_cells(opened, outcome.ids, prepared.device.name, observer)
+            )
             where = opened.name
     page = None
     if observed is not None and folder is not None:
@@ -320,13 +323,18 @@ def _meaning_of_busy(prepared: Prepared) -> str:
     return "Scores will be the same as on a quiet machine; seconds will not."
 
 
-def _observed_cells(store: Store, ids: Collection[str], device: str) -> Observations | None:
-    """Return the observations of some cells, streamed from a store; None if it holds none of them."""
-    from harness.report import observe
+def _observed_cells(store: Store, ids: Collection[str], device: str, observer: Observer) -> Observations | None:
+    """Return the observations of some cells; None if the store holds none of them.
 
-    stream = store.records(with_predictions=True, ids=ids, device=device)  # too large to be read at once
-    first = next(stream, None)
-    return None if first is None else observe(itertools.chain([first], stream))
+    Predictions are read only of cells that this run has not recorded itself.
+    """
+    records = list(store.records(ids=ids, device=device))
+    before = [record.id for record in records if not observer.knows(record)]
+    if before:
+        for record in store.records(with_predictions=True, ids=before, device=device):  # too large to be read at once
+            observer.add(record)
+    known = [record for record in records if observer.knows(record)]
+    return observer.observations(known) if known else None
 
 
 def _executor(

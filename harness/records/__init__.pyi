@@ -6,6 +6,8 @@ from .budgets import parse_bytes as parse_bytes
 from .canonical import canonical_of as canonical_of
 from .canonical import encode as encode
 from .canonical import fields_of as fields_of
+from .canonical import made as made
+from .canonical import once_for_each as once_for_each
 from .encoders import EncoderFacts as EncoderFacts
 from .encoders import Pretraining as Pretraining
 from .encoders import PublishedEncoder as PublishedEncoder
@@ -27,6 +29,7 @@ from .jsonl import read_jsonl as read_jsonl
 from .jsonl import read_numbered as read_numbered
 from .jsonl import sentence_of as sentence_of
 from .jsonl import write_jsonl as write_jsonl
+from .known import KnownTexts as KnownTexts
 from .labels import MAX_LABEL as MAX_LABEL
 from .labels import BackboneKey as BackboneKey
 from .labels import canonical_text as canonical_text
@@ -36,6 +39,8 @@ from .labels import configuration_names as configuration_names
 from .labels import short_backbones as short_backbones
 from .labels import storable as storable
 from .labels import variants as variants
+from .parsing import parse_json as parse_json
+from .parsing import parse_record as parse_record
 from .predictions import Predictions as Predictions
 from .record import MAX_ERROR as MAX_ERROR
 from .record import MAX_SEED as MAX_SEED

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from harness.records.canonical import made, shared
 from harness.records.encoders import EncoderFacts
 from harness.records.forgetting import Forgetting
 from harness.records.inference import Inference
@@ -171,11 +172,14 @@ class Facts:
         """Return the facts from the result of `to_json`; `Facts` of an upgrade are returned unchanged."""
         if isinstance(value, Facts):
             return value
-        found = dict(value)
-        for name, of in _PARTS.items():
-            if found.get(name) is not None:
-                found[name] = of(**found[name])
-        return cls(**found)
+        facts = made(cls, value)
+        found = facts.__dict__
+        for name in _PARTS.keys() & value.keys():
+            if found[name] is not None:
+                found[name] = made(_PARTS[name], found[name])
+        if type(facts.defaults) is dict:
+            found["defaults"] = shared(facts.defaults)
+        return facts
 
 
 _PARTS: dict[str, type] = {

@@ -11,10 +11,12 @@ import math
 from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from harness.records.known import KnownTexts
+from harness.records.parsing import parse_json, parse_record
 from harness.records.record import Record
 from harness.records.validation import check_predictions, check_record
 from harness.support import StoreError, first_line, reason_of, replacing, text_of
@@ -82,7 +84,11 @@ def write_jsonl(records: Iterable[Record], path: str | Path) -> int:
 
 
 def read_jsonl(
-    path: str | Path | Traversable, *, with_predictions: bool = True, checked: bool = True
+    path: str | Path | Traversable,
+    *,
+    with_predictions: bool = True,
+    checked: bool = True,
+    known: KnownTexts | None = None,
 ) -> Iterator[Record]:
     """Stream the records that `write_jsonl` wrote; empty lines are skipped.
 
@@ -90,15 +96,21 @@ def read_jsonl(
         path: the file.
         with_predictions: unpack the predictions too; `Record.predictions` is None otherwise.
         checked: check every field. Files that come with the package are checked when they are made.
+        known: lines that were checked before; new ones are added.
 
     Raises:
         StoreError: a line is no record; the message names the file, the line and the field. Raised while reading.
     """
-    return (record for _, record in read_numbered(path, with_predictions=with_predictions, checked=checked))
+    numbered = read_numbered(path, with_predictions=with_predictions, checked=checked, known=known)
+    return (record for _, record in numbered)
 
 
 def read_numbered(
-    path: str | Path | Traversable, *, with_predictions: bool = True, checked: bool = True
+    path: str | Path | Traversable,
+    *,
+    with_predictions: bool = True,
+    checked: bool = True,
+    known: KnownTexts | None = None,
 ) -> Iterator[tuple[int, Record]]:
     """Stream the records of a file like `read_jsonl`, each with the number of its line from 1."""
     source = Path(path) if isinstance(path, str) else path
@@ -110,7 +122,17 @@ def read_numbered(
                     return
                 if not line.isspace():
                     where = f"{source}, line {number}"
-                    yield number, _parse_line(line, where, with_predictions=with_predictions, checked=checked)
+                    row = None if known is None else known.find(line, whole=with_predictions)
+                    if row is not None and known is not None and not with_predictions:
+                        yield number, known.unread(line.decode("utf-8"), row)
+                        continue
+                    checks = checked and row is None
+                    record = _parse_line(line, where, with_predictions=with_predictions, checked=checks)
+                    if known is not None and row is not None:
+                        known.keep(record, row)
+                    elif known is not None and checked:
+                        known.add(line, record, whole=with_predictions)
+                    yield number, record
     except OSError as error:
         raise StoreError(f"{source} cannot be read: {error.strerror or error}.") from error
 
@@ -119,7 +141,7 @@ def _parse_line(line: bytes, where: str, *, with_predictions: bool, checked: boo
     try:
         if len(line) > MAX_LINE_BYTES:
             raise StoreError(f"it is longer than {MAX_LINE_BYTES:,} bytes")
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        value = (parse_json if checked else parse_record)(line.decode("utf-8"))
         if checked:
             check_record(value)
         if not with_predictions:
@@ -132,7 +154,3 @@ def _parse_line(line: bytes, where: str, *, with_predictions: bool, checked: boo
         raise StoreError(
             f"{where} is not a record: {sentence_of(error)} Expected a line as `write_jsonl` writes it."
         ) from error
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"it holds {text}, which is not JSON")

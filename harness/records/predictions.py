@@ -7,8 +7,9 @@ import binascii
 import json
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,22 +94,32 @@ class Predictions:
     def from_json(cls, value: dict[str, Any]) -> Predictions:
         """Return the predictions from the result of `to_json`.
 
+        Parts are unpacked when somebody asks for them; one that cannot be raises a `UsageError` then.
+
         Raises:
             UsageError: a part differs from the format of `to_json`, or the parts would take more than `MAX_BYTES`.
         """
         _check_parts(value)
-        confidence, texts = value.get("confidence"), value.get("texts")
-        indices = {
-            name: None if value.get(name) is None else _unpack(value[name]).astype(np.int64)
-            for name in ("predicted", "target")
-        }
-        return cls(
-            rows=value["rows"],
-            confidence=None if confidence is None else _unpack(confidence).astype(np.float16),
-            statistics={name: _unpack_any(packed) for name, packed in value.get("statistics", {}).items()},
-            texts=None if texts is None else _unpack_texts(texts),
-            **indices,
-        )
+        predictions = object.__new__(cls)
+        found = predictions.__dict__
+        found["rows"] = value["rows"]
+        packed = {name: value.get(name) for name in _UNPACK}
+        found.update({name: {} if name == "statistics" else None for name, part in packed.items() if part is None})
+        found[_PACKED] = {name: part for name, part in packed.items() if part is not None}
+        return predictions
+
+    if not TYPE_CHECKING:  # or every misspelt attribute would have a type
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a part that is not unpacked yet: most readers need few of them."""
+            part = self.__dict__.get(_PACKED, {}).get(name)
+            if part is None:
+                raise AttributeError(f"Predictions have no attribute '{name}'.")
+            found = self.__dict__[name] = _UNPACK[name](part)
+            return found
+
+
+_PACKED = "_packed"
 
 
 def _narrow(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -215,3 +226,16 @@ def _unpack_texts(value: dict[str, Any]) -> tuple[str, ...]:
     if len(texts) != value["n"]:
         raise UsageError(f"Packed texts hold {len(texts)} answers; expected {value['n']}.")
     return tuple(texts)
+
+
+_UNPACK: dict[str, Callable[[Any], Any]] = {
+    "predicted": lambda part: _unpack(part).astype(np.int64),
+    "target": lambda part: _unpack(part).astype(np.int64),
+    "confidence": lambda part: _unpack(part).astype(np.float16),
+    "statistics": lambda parts: {name: _unpack_any(part) for name, part in parts.items()},
+    "texts": lambda part: _unpack_texts(part),
+}
+"""Function that unpacks each part."""
+
+for _name in ("predicted", "target", "confidence", "texts"):  # their defaults would hide that they are not unpacked
+    delattr(Predictions, _name)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from harness.records.budgets import Budget, parse_budget, shared_budget
-from harness.records.canonical import canonical, canonical_of, fields_of, shared_config
+from harness.records.canonical import canonical, canonical_of, fields_of, made, shared
 from harness.records.facts import Facts
+from harness.records.parsing import CurveText, parse_json, parse_record
 from harness.records.predictions import Predictions
-from harness.support import UsageError, shortened
+from harness.support import StoreError, UsageError, shortened
 
 __all__ = [
     "FINAL_STATUSES",
@@ -102,9 +104,11 @@ class Cell:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Cell:
         """Return what `to_json` was made from."""
-        budget, config = value["budget"], value["config"]
-        shared = shared_config(config) if type(config) is dict else config
-        return cls(**{**value, "budget": shared_budget(tuple(budget.items())), "config": shared})
+        cell = made(cls, value)
+        cell.__dict__["budget"] = shared_budget(tuple(value["budget"].items()))
+        if type(cell.config) is dict:
+            cell.__dict__["config"] = shared(cell.config)
+        return cell
 
     @functools.cached_property
     def id(self) -> str:
@@ -214,8 +218,10 @@ class Cost:
     @property
     def train_seconds(self) -> float | None:
         """Seconds that a `train_seconds` budget counts: encoding training rows, tuning and fitting."""
-        parts = (self.encode_seconds, self.tune_seconds, self.fit_seconds)
-        return None if all(part is None for part in parts) else sum(part or 0.0 for part in parts)
+        encode, tune, fit = self.encode_seconds, self.tune_seconds, self.fit_seconds
+        if encode is None and tune is None and fit is None:
+            return None
+        return (encode or 0.0) + (tune or 0.0) + (fit or 0.0)
 
     @property
     def peak_bytes(self) -> int | None:
@@ -391,7 +397,8 @@ class Record:
     @property
     def id(self) -> str:
         """The cell's identity; the store's key is (id, device, attempt)."""
-        return self.cell.id
+        known: str | None = self.__dict__.get(_ID)
+        return self.cell.id if known is None else known
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values (dict, list, str, int, float, bool, None); never NaN."""
@@ -422,24 +429,106 @@ class Record:
         value = upgraded(value)
         if value.get("schema") != SCHEMA:
             raise UsageError(f"A record of schema {value.get('schema')!r} was given; this version reads {SCHEMA}.")
-        predictions = value.get("predictions")
-        record = cls(
-            suite=value["suite"],
-            device=value["device"],
-            kind=value["kind"],
-            family=value["family"],
-            attempt=value["attempt"],
-            cell=Cell.from_json(value["cell"]),
-            status=value["status"],
-            score=None if value["score"] is None else Score(**value["score"]),
-            train_score=value["train_score"],
-            cost=Cost(**{**value["cost"], "reused": tuple(value["cost"].get("reused", ()))}),
-            curve=tuple(CurvePoint(**point) for point in value["curve"]),
-            provenance=Provenance(**value["provenance"]),
-            facts=Facts.from_json(value["facts"]),
-            error=value["error"],
-            predictions=None if predictions is None else Predictions.from_json(predictions),
-        )
+        score, curve, predictions = value["score"], value["curve"], value.get("predictions")
+        cost = made(Cost, value["cost"])
+        cost.__dict__["reused"] = tuple(cost.reused)
+        record = object.__new__(cls)  # several times as fast as a call
+        found = record.__dict__
+        found.update({name: value[name] for name in _PLAIN})
+        found["cell"] = Cell.from_json(value["cell"])
+        found["provenance"] = made(Provenance, value["provenance"])
+        found["score"] = None if score is None else made(Score, score)
+        found["cost"] = cost
+        found["facts"] = Facts.from_json(value["facts"])
+        if isinstance(curve, CurveText):
+            found[_CURVE] = curve
+        else:
+            found["curve"] = tuple(made(CurvePoint, point) for point in curve)
+        if predictions is not None:
+            found["predictions"] = Predictions.from_json(predictions)
+        record.__post_init__()
         if value.get("id") not in (None, record.id):
             raise UsageError(f"Record {value['id']} has been edited: its cell's identity is {record.id}.")
         return record
+
+    @classmethod
+    def unread(cls, text: str, id: str, known: Mapping[str, Any], row: KeptRow) -> Record:
+        """Return a record that parses its JSON when somebody asks for more than is known.
+
+        Args:
+            text: JSON of the record, which was read and found valid before.
+            id: its identity.
+            known: other fields by name, among them `attempt`.
+            row: the record's row in a table of columns.
+        """
+        record = object.__new__(cls)
+        found = record.__dict__
+        found.update(known)
+        found.update({_UNREAD: text, _ID: id, _ROW: row})
+        return record
+
+    @property
+    def row(self) -> KeptRow | None:
+        """The record's row in a table of columns that were read from the same JSON; None where there is none."""
+        found: KeptRow | None = self.__dict__.get(_ROW)
+        return found
+
+    def keep_row(self, row: KeptRow) -> None:
+        """Note the record's row in a table of columns that were made of this record."""
+        self.__dict__[_ROW] = row
+
+    def replaced(self, **changes: Any) -> Record:
+        """Return a copy with other values of some fields; unlike `dataclasses.replace`, it reads nothing."""
+        record = object.__new__(type(self))
+        found = record.__dict__
+        found.update(self.__dict__)
+        found.update(changes)
+        if changes.keys() - {"predictions"}:
+            found.pop(_ROW, None)
+            if "cell" in changes:
+                found.pop(_ID, None)
+        return record
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != _ROW}
+
+    if not TYPE_CHECKING:  # or every misspelt attribute would have a type
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a field that is not read yet."""
+            found = self.__dict__
+            if name == "curve" and _CURVE in found:
+                found[name] = _read_curve(found[_CURVE], self)
+            elif name in _FROM_ROW and _UNREAD in found and _ROW in found:
+                table, row = found[_ROW]
+                found[name] = getattr(table, name)(row)
+            elif name in _FIELDS and (text := found.get(_UNREAD)) is not None:
+                read = Record.from_json({**parse_record(text), "predictions": None})
+                for field_name, value in read.__dict__.items():
+                    found.setdefault(field_name, value)
+                found.pop(_UNREAD, None)
+                return getattr(self, name)
+            if name in found:  # another thread has read it meanwhile
+                return found[name]
+            raise AttributeError(f"A record has no attribute '{name}'.")
+
+
+KeptRow: TypeAlias = tuple[Any, int]
+"""A table of columns, and the number of a record's row in it."""
+
+_PLAIN = ("suite", "device", "kind", "family", "attempt", "status", "train_score", "error")
+_UNREAD, _CURVE, _ROW, _ID = "_text", "_curve_text", "_row", "_id"
+_FROM_ROW = frozenset({"cell", "score"})
+"""Fields that a table of columns can make, without parsing the record's JSON."""
+
+_FIELDS = frozenset(item.name for item in fields(Record))
+
+for _name in ("score", "train_score", "curve", "error"):  # their defaults would hide that they are not read yet
+    delattr(Record, _name)
+
+
+def _read_curve(text: str, record: Record) -> tuple[CurvePoint, ...]:
+    try:
+        return tuple(made(CurvePoint, point) for point in parse_json(text))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"The curve of record {record.id} cannot be read: {error}.") from error

@@ -165,7 +165,7 @@ def of_earlier(record: Record, folder: str, file: str) -> Record | None:
     if file in _NO_EVIDENCE_FILES:
         return None
     if folder.endswith(_SHARED_FOLDER):
-        return replace(record, provenance=replace(record.provenance, cells_at_a_time=2))
+        return record.replaced(provenance=replace(record.provenance, cells_at_a_time=2))
     return record
 
 

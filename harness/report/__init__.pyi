@@ -30,6 +30,7 @@ from .number_tables import largest_residual as largest_residual
 from .number_tables import residuals_table as residuals_table
 from .number_tables import residuals_with_texts as residuals_with_texts
 from .observations import Observations as Observations
+from .observations import Observer as Observer
 from .observations import RecordSource as RecordSource
 from .observations import observe as observe
 from .prompting import pairs_table as pairs_table

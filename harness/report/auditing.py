@@ -103,7 +103,7 @@ def _by_method(observations: Observations) -> dict[tuple[Any, ...], _Configurati
     """Return the scored records of each method, backbone and device whose scores have an upper end."""
     found: defaultdict[tuple[Any, ...], _Configurations] = defaultdict(dict)
     written: dict[int, str] = {}  # cells of one configuration mostly share it
-    for record in observations.records:
+    for record in _beside_others(observations):
         cell = record.cell
         if record.status != "ok" or record.score is None or cell.backbone is None or record.score.highest is None:
             continue
@@ -113,6 +113,17 @@ def _by_method(observations: Observations) -> dict[tuple[Any, ...], _Configurati
         place = (cell.task, cell.data, cell.n_train, cell.draw, cell.budget.label(), record.score.metric)
         of_configuration.setdefault(place, {})[cell.seed] = record
     return found
+
+
+def _beside_others(observations: Observations) -> list[Record]:
+    """Return the records of methods with several configurations on one backbone; the others are not looked at."""
+    columns = observations.columns(("method", "backbone", "version", "config"))
+    configurations: defaultdict[tuple[Any, ...], set[tuple[Any, ...]]] = defaultdict(set)
+    for method, backbone, *configuration in zip(*columns.values(), strict=True):
+        configurations[method, backbone].add(tuple(configuration))
+    several = {of for of, own in configurations.items() if of[1] is not None and len(own) > 1}
+    named = zip(observations.records, columns["method"], columns["backbone"], strict=True)
+    return [record for record, *of in named if tuple(of) in several]
 
 
 def _audited(

@@ -17,6 +17,9 @@ from harness.report.pairing import Group, contrast
 from harness.support import UsageError
 
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")
+_COSTS = ("train_seconds", "predict_seconds", "memory_bytes", "unsteady", "cells_at_a_time")
+"""Columns that the ratios of costs are made of."""
+
 _DTYPES: dict[str, Any] = {
     **dict.fromkeys(("task", "backbone", "method", "variant", "draw", "budget"), "string"),
     "n_train": "Int64",
@@ -51,11 +54,13 @@ class _Side:
     Attributes:
         group: their scores by seed.
         by_seed: their records.
+        costs: their values of `_COSTS`, by name, by seed.
         left_out: whether cells of an earlier version, other data or other weights were left out.
     """
 
     group: Group
     by_seed: dict[int, Record]
+    costs: dict[int, dict[str, Any]]
     left_out: bool = False
 
     @property
@@ -65,17 +70,18 @@ class _Side:
 
     def only(self, seeds: Collection[int]) -> _Side:
         """Return only these seeds."""
-        found = _Side(Group(self.group.n_train), {}, self.left_out)
+        found = _Side(Group(self.group.n_train), {}, {}, self.left_out)
         for seed in seeds:
-            found.add(self.by_seed[seed])
+            found.add(self.by_seed[seed], self.costs[seed])
         return found
 
-    def add(self, record: Record) -> None:
-        """Take in a scored record."""
+    def add(self, record: Record, costs: dict[str, Any]) -> None:
+        """Take in a scored record, with its values of `_COSTS`."""
         score = record.score
         assert score is not None
         self.group.add(record.cell.seed, (record.id, record.device), score.value, score.low, score.high)
         self.by_seed[record.cell.seed] = record
+        self.costs[record.cell.seed] = costs
 
 
 def compare_methods(a: RecordSource, b: RecordSource) -> Compared:
@@ -122,22 +128,32 @@ _Key = tuple[tuple[Any, ...], str]
 """Values of `_KEY`, and the device."""
 
 
+_Costed = tuple[Record, dict[str, Any]]
+"""A record with its values of `_COSTS`."""
+
+
 def _sides(observations: Observations) -> dict[_Key, _Side]:
-    columns = observations.columns(_KEY)
+    columns = observations.columns((*_KEY, *_COSTS))
+    keys, costs = (zip(*(columns[name] for name in names), strict=True) for names in (_KEY, _COSTS))
     found: dict[_Key, _Side] = {}
-    by_state: dict[_Key, dict[tuple[int, str, str | None], list[Record]]] = {}
-    for record, *key in zip(observations.records, *columns.values(), strict=True):
+    by_state: dict[_Key, dict[tuple[int, str, str | None], list[_Costed]]] = {}
+    for record, key, cost in zip(observations.records, keys, costs, strict=True):
         if record.status != "ok" or record.score is None:
             continue
-        of_state = by_state.setdefault((tuple(key), record.device), {})
+        of_state = by_state.setdefault((key, record.device), {})
         cell = record.cell
-        of_state.setdefault((cell.version, cell.data, cell.weights), []).append(record)
+        state = (cell.version, cell.data, cell.weights)
+        of_state.setdefault(state, []).append((record, dict(zip(_COSTS, cost, strict=True))))
     for name, states in by_state.items():
-        latest = max(states, key=lambda state: (state[0], max(_started(r) for r in states[state]), str(state)))
-        side = found[name] = _Side(Group(name[0][_KEY.index("n_train")]), {}, left_out=len(states) > 1)
-        for record in states[latest]:
-            side.add(record)
+        latest = next(iter(states)) if len(states) == 1 else max(states, key=lambda state: _age(state, states[state]))
+        side = found[name] = _Side(Group(name[0][_KEY.index("n_train")]), {}, {}, left_out=len(states) > 1)
+        for record, values in states[latest]:
+            side.add(record, values)
     return found
+
+
+def _age(state: tuple[int, str, str | None], records: list[_Costed]) -> tuple[int, str, str]:
+    return state[0], max(_started(record) for record, _ in records), str(state)
 
 
 def _started(record: Record) -> str:
@@ -209,27 +225,22 @@ def _row(
         "difference": found.mean if len(metrics) == 1 else None,
         **{name: getattr(found, name) for name in ("low", "high", "p_value", "n_seeds", "n_rows", "basis")},
         "higher": metrics[0][1],
-        **{name: None if changed["device"] else _ratio(a.records, b.records, cost) for name, cost in names.items()},
+        **{name: None if changed["device"] else _ratio(a, b, cost) for name, cost in names.items()},
         "note": "; ".join(notes) or None,
     }
 
 
-def _ratio(a: list[Record], b: list[Record], cost: str) -> float | None:
+def _ratio(a: _Side, b: _Side, name: str) -> float | None:
     medians = []
-    for records in (a, b):
-        if cost != "memory_bytes":  # those that nothing disturbed, where there are any
-            records = [record for record in records if record.unsteady is None] or records
-        values = [value for record in records if (value := _cost(record, cost)) is not None]
-        alone = all(record.provenance.cells_at_a_time == 1 for record in records)
-        if not values or (cost != "memory_bytes" and not alone):
+    for costs in (list(a.costs.values()), list(b.costs.values())):
+        if name != "memory_bytes":  # those that nothing disturbed, where there are any
+            costs = [cost for cost in costs if cost["unsteady"] is None] or costs
+        values = [cost[name] for cost in costs if cost[name] is not None]
+        alone = all(cost["cells_at_a_time"] == 1 for cost in costs)
+        if not values or (name != "memory_bytes" and not alone):
             return None
         medians.append(float(np.median(values)))
     return medians[1] / medians[0] if medians[0] > 0 else None
-
-
-def _cost(record: Record, name: str) -> float | None:
-    found: float | None = record.memory_bytes if name == "memory_bytes" else getattr(record.cost, name)
-    return found
 
 
 def _verdict(difference: float | None, p_value: float | None, higher_is_better: bool) -> str:

@@ -112,24 +112,29 @@ class LargestSizes:
 
     def add(self, record: Record) -> None:
         """Keep the answers of a record, in place of an earlier attempt's, and forget those of smaller sizes."""
-        key, cell = (record.id, record.device), record.cell
+        key = (record.id, record.device)
         self.kept.pop(key, None)
+        if record.predictions is None or record.score is None:
+            return
+        cell = record.cell
+        if 0 < cell.n_train < self._largest.get(self._setting(record), 0):
+            return  # before anything is unpacked
         found = self._answers_of(record)
         if found is None:
             return
         if cell.n_train > 0:
-            assert record.score is not None
-            where = (cell.budget, record.device, record.score.metric)
-            setting = (cell.task, cell.data, cell.backbone, cell.weights, *where)
-            largest = self._largest.get(setting, 0)
-            if cell.n_train < largest:
-                return
-            if cell.n_train > largest:
+            setting = self._setting(record)
+            if cell.n_train > self._largest.get(setting, 0):
                 self._largest[setting] = cell.n_train
                 for smaller in self._sized.pop(setting, ()):
                     self.kept.pop(smaller, None)
             self._sized[setting].add(key)
         self.kept[key] = found
+
+    def _setting(self, record: Record) -> tuple[Any, ...]:
+        cell, score = record.cell, record.score
+        where = (cell.budget, record.device, None if score is None else score.metric)
+        return (cell.task, cell.data, cell.backbone, cell.weights, *where)
 
     def _answers_of(self, record: Record) -> Kept | None:
         """Return the answers of a scored record; None where they are of another form, or incomplete."""

@@ -6,7 +6,6 @@ numbers, label sets and counts of spans are kept in full for the cells with the 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -85,27 +84,58 @@ def observe(source: RecordSource) -> Observations:
     """
     if isinstance(source, Observations):
         return source
-    latest: dict[tuple[str, str], Record] = {}
-    by_row: dict[tuple[str, str], RowScores] = {}
-    n_per_class: dict[tuple[str, str], int | None] = {}
-    largest = LargestSizes()
+    observer = Observer()
+    latest: dict[_Key, Record] = {}
     for record in source:
         key = (record.id, record.device)
-        if key in latest and latest[key].attempt > record.attempt:
-            continue
-        by_row.pop(key, None)
-        largest.add(record)
+        if observer.add(record):
+            latest[key] = record if record.predictions is None else record.replaced(predictions=None)
+    if not latest:
+        raise UsageError("There is nothing to report: no record was given. Run something first, or name another store.")
+    return observer.observations(latest.values())
+
+
+_Key = tuple[str, str]
+
+
+class Observer:
+    """Keeps the scores and answers by test row of records that are met one by one, and none of the records."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[_Key, int] = {}
+        self._by_row: dict[_Key, RowScores] = {}
+        self._n_per_class: dict[_Key, int | None] = {}
+        self._largest = LargestSizes()
+
+    def add(self, record: Record) -> bool:
+        """Take in a record in place of an earlier attempt; return False for an attempt before the latest one."""
+        key = (record.id, record.device)
+        if self._attempts.get(key, 0) > record.attempt:
+            return False
+        self._attempts[key] = record.attempt
+        self._by_row.pop(key, None)
+        self._largest.add(record)
         predictions = record.predictions
         if predictions is not None and record.score is not None:
             has_unscored = bool(record.provenance.dataset.get("n_classes_not_scored"))
             found = _row_scores(predictions, record.score, has_unscored)
             if found is not None:
-                by_row[key] = found
-        n_per_class[key] = labels_per_class(record)  # may need the predictions
-        latest[key] = record if predictions is None else dataclasses.replace(record, predictions=None)
-    if not latest:
-        raise UsageError("There is nothing to report: no record was given. Run something first, or name another store.")
-    return Observations(tuple(latest.values()), tuple(n_per_class[key] for key in latest), by_row, largest.kept)
+                self._by_row[key] = found
+        self._n_per_class[key] = labels_per_class(record)  # may need the predictions
+        return True
+
+    def knows(self, record: Record) -> bool:
+        """Return whether this attempt was taken in."""
+        return self._attempts.get((record.id, record.device)) == record.attempt
+
+    def observations(self, records: Iterable[Record]) -> Observations:
+        """Return the observations of records without predictions, all of which were taken in."""
+        kept = tuple(records)
+        keys = [(record.id, record.device) for record in kept]
+        known = set(keys)
+        by_row = {key: found for key, found in self._by_row.items() if key in known}
+        answers = {key: found for key, found in self._largest.kept.items() if key in known}
+        return Observations(kept, tuple(self._n_per_class[key] for key in keys), by_row, answers)
 
 
 def _row_scores(predictions: Predictions, score: Score, has_unscored: bool) -> RowScores | None:

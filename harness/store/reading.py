@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from harness.records import Record, of_earlier, read_jsonl
+from harness.records import KnownTexts, Record, of_earlier, read_jsonl
 from harness.support import UsageError, shipped, unknown_name
 
 
@@ -22,22 +22,28 @@ def read_source(source: str, *, with_predictions: bool = True) -> list[Record]:
     return list(stream_source(source, with_predictions=with_predictions))
 
 
-def stream_source(source: str, *, with_predictions: bool = True) -> Iterator[Record]:
-    """Yield the records of `read_source` one by one, since predictions of many records do not fit in memory."""
+def stream_source(source: str, *, with_predictions: bool = True, known: KnownTexts | None = None) -> Iterator[Record]:
+    """Yield the records of `read_source` one by one, since predictions of many records do not fit in memory.
+
+    Args:
+        source: a store, a file or a folder.
+        with_predictions: whether to read the predictions.
+        known: records that were read before; new ones are added.
+    """
     path = Path(source)
     if "://" not in source and path.is_dir():
         found = sorted(path.rglob("*.jsonl"))
         if not found:
             raise UsageError(f"The folder {path} holds no .jsonl file of records. Name a store, such a file or folder.")
         for file in found:
-            yield from read_jsonl(file, with_predictions=with_predictions)
+            yield from read_jsonl(file, with_predictions=with_predictions, known=known)
     elif "://" not in source and path.suffix == ".jsonl":
-        yield from read_jsonl(path, with_predictions=with_predictions)
+        yield from read_jsonl(path, with_predictions=with_predictions, known=known)
     else:
         from harness.store.store import Store  # imports SQLAlchemy
 
         with Store.open(source, read_only=True) as opened:
-            yield from opened.records(with_predictions=with_predictions)
+            yield from opened.records(with_predictions=with_predictions, known=known)
 
 
 def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:

@@ -10,7 +10,6 @@ are fetched and reduced in Python.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from harness.records import Record, read_jsonl, sentence_of, statuses_that_end, write_jsonl
+from harness.records import (
+    KnownTexts,
+    Predictions,
+    Record,
+    parse_json,
+    parse_record,
+    read_jsonl,
+    sentence_of,
+    statuses_that_end,
+    write_jsonl,
+)
 from harness.store.claims import Owner, break_stale, renew, take
 from harness.store.database import check_file, is_file, parse_url, raise_translated, secrets_of, set_pragmas, shown_url
 from harness.store.readonly import ReadOnlyFile
@@ -49,6 +58,8 @@ class _Key(NamedTuple):
     status: str
     suite: str
     created_at: str
+    place: int | None = None
+    """Number of the row in SQLite; None in another database."""
 
 
 class Added(NamedTuple):
@@ -67,6 +78,8 @@ class Store:
         self._file = file
         self._version = version
         self._secrets: tuple[str, ...] = ()
+        self.on_added: Callable[[Record], object] | None = None
+        """Function that is called with each record that `add` has committed."""
         self.name = name
         """Path or URL of the store, without its password."""
 
@@ -125,6 +138,8 @@ class Store:
                 f"'{key['device']}' is in {self.name} already. Records are never overwritten: store the next "
                 "attempt (`next_attempt`)."
             ) from error
+        if self.on_added is not None:
+            self.on_added(record)
 
     def add_new(self, packed: Packed) -> Added:
         """Commit the records of cells that are not in the store on their device, all or none.
@@ -274,6 +289,7 @@ class Store:
         latest_only: bool = True,
         ids: Collection[str] | None = None,
         device: str | None = None,
+        known: KnownTexts | None = None,
     ) -> Iterator[Record]:
         """Stream records in the order of storing, without those added meanwhile.
 
@@ -284,18 +300,28 @@ class Store:
             latest_only: return only the latest attempt of each cell on each device.
             ids: cells to return; None for all.
             device: device to return; None for all.
+            known: records that were read before; new ones are added.
         """
         keys = [key for key in self._keys(ids, device, latest_only=latest_only) if suite in (None, key.suite)]
-        yield from self._stream(keys, with_predictions=with_predictions)
+        yield from self._stream(keys, with_predictions=with_predictions, known=known)
 
-    def _stream(self, keys: list[_Key], *, with_predictions: bool) -> Iterator[Record]:
+    def _stream(self, keys: list[_Key], *, with_predictions: bool, known: KnownTexts | None = None) -> Iterator[Record]:
         keys.sort(key=lambda key: (key.created_at, key.id, key.device, key.attempt))
         for chunk in _chunks(keys, _CHUNK):
-            wanted = {key[:3] for key in chunk}
-            payloads = self._payloads(_records, wanted)
-            predictions = self._payloads(_predictions, wanted) if with_predictions else {}
+            payloads = self._payloads_at(chunk)
+            predictions = self._payloads(_predictions, payloads.keys()) if with_predictions else {}
             for key in chunk:
-                yield self._parse(key, payloads[key[:3]], predictions.get(key[:3]))
+                if (payload := payloads.get(key[:3])) is None:
+                    continue  # forgotten meanwhile
+                row = None if known is None else known.find(payload, whole=False)
+                if known is not None and row is not None:
+                    record = known.unread(payload, row)
+                else:
+                    record = self._parse(key, payload)
+                    if known is not None:
+                        known.add(payload, record, whole=False)
+                packed = predictions.get(key[:3])
+                yield record if packed is None else self._with_predictions(key, record, packed)
 
     def count(self) -> int:
         """Return the number of records, with all attempts."""
@@ -316,7 +342,9 @@ class Store:
 
     def _keys(self, ids: Collection[str] | None, device: str | None, *, latest_only: bool = True) -> list[_Key]:
         """Return the keys of the requested records: the latest attempt per cell and device, or all attempts."""
-        query = sa.select(*(_records.c[name] for name in _Key._fields))
+        query = sa.select(*(_records.c[name] for name in _Key._fields[:-1]))
+        if self._engine.dialect.name == "sqlite":
+            query = query.add_columns(sa.literal_column("rowid"))
         if device is not None:
             query = query.where(_records.c.device == column_text(device))
         chunks = _chunks(sorted(ids), _CHUNK) if ids is not None and len(ids) <= _FETCH_ALL_ABOVE else None
@@ -342,11 +370,32 @@ class Store:
         rows = self.read(lambda connection: connection.execute(query).all())
         return {(id_, device, attempt): payload for id_, device, attempt, payload in rows}
 
-    def _parse(self, key: _Key, payload: str, predictions: str | None) -> Record:
+    def _payloads_at(self, keys: Sequence[_Key]) -> dict[tuple[str, str, int], str]:
+        """Return the payloads of records; SQLite finds them by their place twice as fast as by their keys."""
+        wanted = {key[:3] for key in keys}
+        places = [key.place for key in keys if key.place is not None]
+        if not places:
+            return self._payloads(_records, wanted)
+        columns = ", ".join(("id", "device", "attempt", "payload"))
+        query = f"SELECT {columns} FROM records WHERE rowid IN ({', '.join(map(str, places))})"
+        rows = self.read(lambda connection: connection.exec_driver_sql(query).cursor.fetchall())
+        found = {(id_, device, attempt): payload for id_, device, attempt, payload in rows}
+        moved = wanted - found.keys()  # VACUUM moves rows, and the place of a deleted record may be used again
+        return {**found, **self._payloads(_records, moved)} if moved else found
+
+    def _parse(self, key: _Key, payload: str) -> Record:
+        with self._damage(key):
+            return Record.from_json({**parse_record(payload), "predictions": None})
+
+    def _with_predictions(self, key: _Key, record: Record, packed: str) -> Record:
+        with self._damage(key):
+            return record.replaced(predictions=Predictions.from_json(parse_json(packed)))
+
+    @contextlib.contextmanager
+    def _damage(self, key: _Key) -> Iterator[None]:
+        """Turn an error while a record is read into a `StoreError` that says what to try."""
         try:
-            value = json.loads(payload)
-            value["predictions"] = None if predictions is None else json.loads(predictions)
-            return Record.from_json(value)
+            yield
         except (HarnessError, ValueError, KeyError, TypeError) as error:
             where = f"Record {key.id} (attempt {key.attempt}) in {self.name}"
             hint = f"Upgrade the harness if a newer one wrote it, or remove it: `harness forget --id {key.id}`."

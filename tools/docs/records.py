@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from harness.analysis import EXPORT_COLUMNS
-from harness.analysis.frame import EXTRA_COLUMNS
+from harness.analysis.columns import EXTRA_COLUMNS
 from harness.records import Cell, Record
 from harness.records.facts import Facts, TextLengths
 from harness.records.forgetting import Forgetting
