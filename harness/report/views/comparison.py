@@ -10,7 +10,7 @@ from harness.report.blocks import Block, Words
 from harness.report.caption import COSTS, cautions, coverage, scores_said
 from harness.report.latex import latex_pivot
 from harness.report.panels import Panel
-from harness.report.pivot import markdown_pivot
+from harness.report.pivot import pivot_table
 from harness.report.tables import each
 from harness.report.views.base import ReportData, View, views
 from harness.support import text
@@ -22,7 +22,7 @@ def _caption(panel: Panel) -> str:
 
 
 def _blocks(_: ReportData, panel: Panel) -> Iterator[Block]:
-    yield Words(markdown_pivot(panel))
+    yield pivot_table(panel)
     yield Words(_caption(panel))
     if panel.metric is None:
         yield Words("Nothing was scored, so there is nothing to draw.")
