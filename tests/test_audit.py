@@ -259,7 +259,8 @@ def test_a_report_flags_the_defaults_that_its_own_records_show_to_be_behind():
         assert "lora by 10.0 points (rate=1 does better)" in said
         blocks = list(panel_blocks(report, panel))
         shown = "\n".join(
-            markdown_table(block) if isinstance(block, TableBlock) else getattr(block, "markdown", "") for block in blocks
+            markdown_table(block) if isinstance(block, TableBlock) else getattr(block, "markdown", "")
+            for block in blocks
         )
         assert "tied with it: lora §" in shown or "lora §" in shown
 

@@ -1,6 +1,10 @@
 from .auditing import AuditedPlace as AuditedPlace
 from .auditing import audit as audit
 from .axes import FIGURE_FORMATS as FIGURE_FORMATS
+from .axes import save_figure as save_figure
+from .blocks import Block as Block
+from .blocks import Picture as Picture
+from .blocks import TableBlock as TableBlock
 from .blocks import markdown_table as markdown_table
 from .class_tables import RECALL_AND_PRECISION as RECALL_AND_PRECISION
 from .class_tables import WORTH_READING as WORTH_READING
@@ -11,7 +15,10 @@ from .class_tables import per_class_table as per_class_table
 from .class_tables import worst_confusion as worst_confusion
 from .compare import Compared as Compared
 from .compare import compare_methods as compare_methods
+from .compare import compare_releases as compare_releases
 from .conclusion import conclude as conclude
+from .cost_changes import COST_TOLERANCE as COST_TOLERANCE
+from .cost_changes import MEASURES as MEASURES
 from .counted_tables import OF_LABELS as OF_LABELS
 from .counted_tables import OF_TYPES as OF_TYPES
 from .counted_tables import per_label_table as per_label_table
@@ -31,7 +38,15 @@ from .number_tables import residuals_table as residuals_table
 from .number_tables import residuals_with_texts as residuals_with_texts
 from .observations import Observations as Observations
 from .observations import RecordSource as RecordSource
+from .observations import RowScores as RowScores
 from .observations import observe as observe
+from .page import FILES_POLICY as FILES_POLICY
+from .page import PageFiles as PageFiles
+from .page import page_html as page_html
+from .page import page_scripts as page_scripts
+from .page import page_styles as page_styles
+from .page import table_html as table_html
+from .panels import Panel as Panel
 from .prompting import pairs_table as pairs_table
 from .prompting_tables import prompting_notes as prompting_notes
 from .prompting_terminal import terminal_pairs as terminal_pairs
@@ -39,4 +54,7 @@ from .tables import comparison as comparison
 from .terminal import terminal_compared as terminal_compared
 from .terminal import terminal_table as terminal_table
 from .terminal import terminal_tables as terminal_tables
+from .views.base import ReportData as ReportData
+from .views.base import in_order as in_order
+from .views.base import sections as sections
 from .write import write_report as write_report
