@@ -14,7 +14,6 @@ from .class_tables import errors_with_texts as errors_with_texts
 from .class_tables import per_class_table as per_class_table
 from .class_tables import worst_confusion as worst_confusion
 from .compare import Compared as Compared
-from .compare import compare_methods as compare_methods
 from .compare import compare_releases as compare_releases
 from .conclusion import conclude as conclude
 from .cost_changes import COST_TOLERANCE as COST_TOLERANCE
@@ -54,6 +53,9 @@ from .tables import comparison as comparison
 from .terminal import terminal_compared as terminal_compared
 from .terminal import terminal_table as terminal_table
 from .terminal import terminal_tables as terminal_tables
+from .terminal_changes import cells_said as cells_said
+from .terminal_changes import costs_said as costs_said
+from .terminal_changes import terminal_costs as terminal_costs
 from .views.base import ReportData as ReportData
 from .views.base import in_order as in_order
 from .views.base import sections as sections

@@ -34,6 +34,7 @@ class TableBlock:
         in_markdown: whether report.md shows it.
         on_page: whether the page shows it.
         data: the numbers behind it, unrounded; None where the rows are all there is.
+        note: how to read it, where it stands alone.
     """
 
     title: str
@@ -43,6 +44,7 @@ class TableBlock:
     in_markdown: bool = True
     on_page: bool = True
     data: pd.DataFrame | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

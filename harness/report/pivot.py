@@ -78,7 +78,7 @@ def _entry(row: Any, best: float | None) -> PivotField:
     return PivotField(text.score(row.score), text.interval(row.score_low, row.score_high), note, row.score == best)
 
 
-def pivot_table(panel: Panel) -> TableBlock:
+def pivot_table(panel: Panel, note: str = "") -> TableBlock:
     """Return the pivot as a table: score [interval] by size; train, memory, parameters at the largest size."""
     labels, lines = pivot(panel)
     rows = []
@@ -90,4 +90,4 @@ def pivot_table(panel: Panel) -> TableBlock:
             cells.append(f"{shown} ({entry.note})" if entry.note else shown)
         rows.append([line.shown, *cells, line.train, line.memory, line.trainable])
     header = ["method", *labels, "train", "peak memory", "trainable"]
-    return TableBlock("Methods by number of labels", header, rows, on_page=False, data=panel.rows)
+    return TableBlock("Methods by number of labels", header, rows, on_page=False, data=panel.rows, note=note)

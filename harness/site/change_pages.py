@@ -14,9 +14,9 @@ from harness.support import text
 
 _LEAD = (
     "Each time the report was published with other records, they were compared with those before. Scores are compared "
-    "on the same seeds and test rows (paired; Holm's correction over all configurations, 5 % level). Seconds and memory "
-    "are compared on the same device only, and count where they changed by more than 10 %. Two measurements on different "
-    "days may differ by the state of the machine, which no interval over seeds covers."
+    "on the same seeds and test rows (paired; Holm's correction over all configurations, 5 % level). Seconds and "
+    "memory are compared on the same device only, and count where they changed by more than 10 %. Two measurements on "
+    "different days may differ by the state of the machine, which no interval over seeds covers."
 )
 _MEASURES = {"train": "seconds of training", "predict": "seconds of predicting", "memory": "memory"}
 

@@ -80,7 +80,8 @@ def item_page(facts: Facts, one: Listed, item: Item | None, csv_file: Path, styl
         alt = getattr(item.block, "alt", "") if item is not None else ""
         source = f"{one.address}.svg"
         parts.append(
-            f'<a href="{source}"><img class="picture whole" alt="{_escaped(alt or one.title)}" src="{source}"></a>'
+            f'<div class="whole"><a href="{source}"><img class="picture" alt="{_escaped(alt or one.title)}" '
+            f'src="{source}"></a></div>'
         )
     parts.append(
         f'<p class="files">{_files(one, "")} <a rel="bookmark" href="{one.address}.html">Permanent link</a> '
@@ -88,7 +89,7 @@ def item_page(facts: Facts, one: Listed, item: Item | None, csv_file: Path, styl
     )
     if item is not None and isinstance(item.block, TableBlock):
         best = re.sub(r"<td>\*\*([-\d.,]+)\*\*", r"<td><strong>\1</strong>", table_html(item.block))
-        parts.append(best)
+        parts.append(f'{best}\n<p class="notes">{_escaped(item.block.note)}</p>')
     else:
         numbers = _numbers(csv_file, one.title)
         open_ = "" if one.is_figure else " open"

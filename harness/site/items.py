@@ -109,4 +109,8 @@ def write_item(item: Item, folder: Path) -> None:
     """Write the data of a figure or table as CSV, and a figure as PNG and SVG."""
     write_csv(item.data, folder / f"{item.address}.csv")
     if isinstance(item.block, Picture):
-        save_figure(item.block.draw(), folder / item.address, FORMATS)
+        _draw(item.block, folder / item.address)
+
+
+def _draw(picture: Picture, stem: Path) -> None:
+    save_figure(picture.draw(), stem, FORMATS)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from harness.report import FILES_POLICY
 from harness.site.facts import Facts
@@ -113,19 +114,17 @@ def _names(names: Sequence[str]) -> str:
     return f"{total}{', '.join(shown)}{more}" if shown else "none"
 
 
-def changes_said(changes: Mapping[str, object]) -> str:
+def changes_said(changes: Mapping[str, Any]) -> str:
     """Return the counts of changes in a sentence."""
     parts = [
-        f"{changes['n_scores']} scores worse and {changes['n_better']} better of {changes['n_compared']} compared",
-        *_counted(changes, (("train", "slower to train"), ("predict", "slower to predict"), ("memory", "larger"))),
+        f"{text.counted(changes['n_scores'], 'score')} worse and {changes['n_better']} better of "
+        f"{changes['n_compared']} compared",
+        *(f"{changes[f'n_{name}']} {said}" for name, said in _HIGHER.items() if changes[f"n_{name}"]),
     ]
     cells = changes["cells_by_change"]
-    assert isinstance(cells, Mapping)
-    parts += [
-        f"{n} cells {name}" if name != "another device" else f"{n} cells on another device" for name, n in cells.items()
-    ]
+    parts += [f"{text.counted(n, 'cell')} {_OF_CELLS.get(name, name)}" for name, n in cells.items()]
     return f"{'; '.join(parts)}."
 
 
-def _counted(changes: Mapping[str, object], names: Iterable[tuple[str, str]]) -> list[str]:
-    return [f"{changes[f'n_{name}']} {said}" for name, said in names if changes[f"n_{name}"]]
+_HIGHER = {"train": "slower to train", "predict": "slower to predict", "memory": "with more memory"}
+_OF_CELLS = {"another device": "on another device", "changed identity": "of another identity"}

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.analysis import NO_PRICES, Prices
 from harness.report import (
-    KnownTexts,
     Observations,
     PageFiles,
     ReportData,
@@ -65,7 +65,7 @@ class Published:
     regressions: dict[str, dict[str, int]]
 
 
-def publish_reports(out: Path, sources: Sequence[Source], texts: KnownTexts | None = None) -> Published:
+def publish_reports(out: Path, sources: Sequence[Source], prices: Prices = NO_PRICES) -> Published:
     """Add reports to a site, or update those that it has. Other reports of the site stay.
 
     The same records and the same earlier site give the same bytes. Nothing that was published is removed: the address
@@ -74,7 +74,7 @@ def publish_reports(out: Path, sources: Sequence[Source], texts: KnownTexts | No
     Args:
         out: folder of the site.
         sources: the reports.
-        texts: texts of test rows, for the errors that a report shows.
+        prices: the user's prices of machines and served models.
 
     Raises:
         UsageError: two reports have one address, or files that the harness did not write are in the way.
@@ -91,7 +91,7 @@ def publish_reports(out: Path, sources: Sequence[Source], texts: KnownTexts | No
         shared = _write_assets(stage / ASSETS)
         for source in sources:
             address = addresses[source.name]
-            facts = _write_report(source, stage / address, out / address, shared, texts)
+            facts = _write_report(source, stage / address, out / address, shared, prices)
             last = facts.history[-1] if facts.history else {}
             if (earlier := _earlier(out / address)) is not None and len(facts.history) > len(earlier.history):
                 regressions[source.name] = {
@@ -136,9 +136,9 @@ def _write_assets(folder: Path) -> _Shared:
     return _Shared(f"{ASSETS}/{names['page.css']}", (f"{ASSETS}/{names['plotly.js']}", f"{ASSETS}/{names['page.js']}"))
 
 
-def _write_report(source: Source, folder: Path, old: Path, shared: _Shared, texts: KnownTexts | None) -> Facts:
+def _write_report(source: Source, folder: Path, old: Path, shared: _Shared, prices: Prices) -> Facts:
     """Write the pages, figures, tables and records of one report, and return its facts."""
-    report = ReportData(source.observations, texts)
+    report = ReportData(source.observations, prices=prices)
     addresses = Addresses(report)
     items = items_of(report, addresses)
     (folder / ITEMS).mkdir(parents=True)

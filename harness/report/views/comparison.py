@@ -16,14 +16,15 @@ from harness.report.views.base import ReportData, View, views
 from harness.support import text
 
 
-def _caption(panel: Panel) -> str:
+def _caption(panel: Panel) -> list[str]:
     said = [f"{scores_said(panel)}, in brackets; the best at each size is bold", COSTS]
-    return " ".join(f"{text.markdown(line)}." for line in (*said, *coverage(panel), *cautions(panel)))
+    return [*said, *coverage(panel), *cautions(panel)]
 
 
 def _blocks(_: ReportData, panel: Panel) -> Iterator[Block]:
-    yield pivot_table(panel)
-    yield Words(_caption(panel))
+    caption = _caption(panel)
+    yield pivot_table(panel, " ".join(f"{text.plain(line)}." for line in caption))
+    yield Words(" ".join(f"{text.markdown(line)}." for line in caption))
     if panel.metric is None:
         yield Words("Nothing was scored, so there is nothing to draw.")
 
