@@ -74,11 +74,14 @@ _MOST_REASONS = 5
 
 
 def _reasons(own: pd.DataFrame) -> str:
-    counted = own.dropna(subset=["why"]).groupby(["method", "why"])["n_cells"].sum().sort_values(ascending=False)
-    counted = counted[[why != "" for _, why in counted.index]] if len(counted) else counted
-    said = [f"{text.plain(method)}: {why} ({n})" for (method, why), n in counted.head(_MOST_REASONS).items()]
-    more = [f"{len(counted) - _MOST_REASONS} more reasons"] if len(counted) > _MOST_REASONS else []
-    return f": {'; '.join([*said, *more])}" if said else ""
+    """Return the methods of the cells with their reasons, where there are any: the most frequent ones."""
+    counted = own.groupby(["method", "why"])["n_cells"].sum().sort_values(ascending=False, kind="stable")
+    said = [
+        f"{text.plain(str(method))}{f': {why}' if why else ''} ({n})"
+        for (method, why), n in counted.head(_MOST_REASONS).items()
+    ]
+    more = [f"{len(counted) - _MOST_REASONS} more"] if len(counted) > _MOST_REASONS else []
+    return f": {'; '.join([*said, *more])}"
 
 
 def _ratio(ratio: float, low: object, high: object) -> str:
