@@ -31,7 +31,9 @@ def timed(seconds: list[float], peak: float = 1e8, **fields: Any) -> list[Record
     """Cells of one configuration, one a seed, with these seconds of fitting and no other seconds of training."""
     records = [make_record("full", 512, seed, **fields) for seed in range(len(seconds))]
     return [
-        with_cost(record, encode_seconds=0.0, tune_seconds=0.0, fit_seconds=own, peak_rss_above_baseline_bytes=int(peak))
+        with_cost(
+            record, encode_seconds=0.0, tune_seconds=0.0, fit_seconds=own, peak_rss_above_baseline_bytes=int(peak)
+        )
         for record, own in zip(records, seconds, strict=True)
     ]
 

@@ -49,7 +49,8 @@ def compare_command(
         raise UsageError("One collection of records was given; expected two or more, or --by version.")
     if out is not None:
         check_output(out, inputs=releases, ours=csv_starts_with(*COMPARED), overwrite=overwrite)
-    found = compare(releases[0], *(releases[1:] or [None]), by=by, cost_tolerance=tolerance)
+    first, second, *later = (*releases, None) if len(releases) == 1 else releases
+    found = compare(str(first), second, *map(str, later), by=by, cost_tolerance=tolerance)
     if out is not None:
         write_csv(found.rows, out)
     regressions = found.regressions()

@@ -16,7 +16,6 @@ from .class_tables import worst_confusion as worst_confusion
 from .compare import Compared as Compared
 from .compare import compare_releases as compare_releases
 from .conclusion import conclude as conclude
-from .cost_changes import COST_TOLERANCE as COST_TOLERANCE
 from .cost_changes import MEASURES as MEASURES
 from .counted_tables import OF_LABELS as OF_LABELS
 from .counted_tables import OF_TYPES as OF_TYPES

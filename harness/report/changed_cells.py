@@ -156,7 +156,8 @@ def _place(record: Record, *, with_device: bool) -> tuple[Any, ...]:
 
 def _distance(a: Record, b: Record) -> int:
     changed = len(differing_settings(a.cell.config, b.cell.config))
-    return changed + sum(getattr(a.cell, name) != getattr(b.cell, name) for name in ("version", "data", "weights"))
+    parts = (a.cell.version != b.cell.version, a.cell.data != b.cell.data, a.cell.weights != b.cell.weights)
+    return changed + sum(parts)
 
 
 def differing_parts(a: Record, b: Record) -> dict[str, str]:

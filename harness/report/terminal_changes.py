@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pandas as pd
@@ -75,10 +76,12 @@ _MOST_REASONS = 5
 
 def _reasons(own: pd.DataFrame) -> str:
     """Return the methods of the cells with their reasons, where there are any: the most frequent ones."""
-    counted = own.groupby(["method", "why"])["n_cells"].sum().sort_values(ascending=False, kind="stable")
+    counted: Counter[tuple[str, str]] = Counter()
+    for row in each(own):
+        counted[row.method, row.why] += row.n_cells
     said = [
-        f"{text.plain(str(method))}{f': {why}' if why else ''} ({n})"
-        for (method, why), n in counted.head(_MOST_REASONS).items()
+        f"{text.plain(method)}{f': {why}' if why else ''} ({n})"
+        for (method, why), n in counted.most_common(_MOST_REASONS)
     ]
     more = [f"{len(counted) - _MOST_REASONS} more"] if len(counted) > _MOST_REASONS else []
     return f": {'; '.join([*said, *more])}"
