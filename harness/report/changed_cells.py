@@ -198,4 +198,7 @@ def _brief(value: str | None) -> str:
 
 
 def _start(fingerprint: str | None) -> str:
-    return "none" if fingerprint is None else text.plain(fingerprint)[:8]
+    """Return the start of a fingerprint; the whole where it is words, as for imported data."""
+    if fingerprint is None:
+        return "none"
+    return _brief(fingerprint) if " " in fingerprint else text.plain(fingerprint)[:8]

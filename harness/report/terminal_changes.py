@@ -60,7 +60,10 @@ def cells_said(found: Compared) -> Iterator[str]:
     """Return a line for each kind of change of cells, with the most frequent reasons."""
     for change, own in found.cells.groupby("change", sort=True):
         n = int(own["n_cells"].sum())
-        yield f"{text.counted(n, 'cell')} {_HOW[str(change)]}{_reasons(own)}."
+        how = _HOW[str(change)]
+        if n == 1:
+            how = how.replace("are ", "is ", 1).replace("have ", "has ", 1)
+        yield f"{text.counted(n, 'cell')} {how}{_reasons(own)}."
 
 
 _HOW = {
@@ -68,7 +71,7 @@ _HOW = {
     "missing": "are missing",
     "changed identity": "have another identity",
     "another device": "ran on another device",
-    "failed": "no longer have a score",
+    "failed": "have no score any more",
     "succeeded": "have a score now",
 }
 _MOST_REASONS = 5
