@@ -31,9 +31,9 @@ def changes_page(facts: Facts, styles: str) -> str:
 def _entry(entry: Mapping[str, Any]) -> str:
     versions = ", ".join(entry["versions"])
     heading = f"Records up to {entry['date'] or 'an unknown date'}"
-    about = f"{text.counted(entry['n_records'], 'record')} of harness {versions}; state {entry['digest']}"
+    about = f"{text.counted(entry['n_records'], 'record')}; harness: {versions}; state {entry['digest']}"
     changes = entry.get("changes")
-    shown = "<p>Published first.</p>" if changes is None else _changes(changes)
+    shown = "<p>This state was published first.</p>" if changes is None else _changes(changes)
     lines = f'<h2>{html.escape(heading)}</h2>\n<p class="notes">{html.escape(about)}</p>'
     return f'<section id="state-{entry["digest"]}">{lines}\n{shown}</section>'
 
@@ -58,16 +58,19 @@ def _table(
     if not rows:
         return ""
     limit = f'<p class="notes">The first {MOST_KEPT} rows.</p>' if len(rows) == MOST_KEPT else ""
-    block = TableBlock(title, header, [row_of(row) for row in rows], n_names=n_names)
+    fields = [row_of(row) for row in rows]
+    filled = [i for i in range(len(header)) if any(row[i] for row in fields)]
+    shown = [[row[i] for i in filled] for row in fields]
+    block = TableBlock(title, [header[i] for i in filled], shown, n_names=sum(i < n_names for i in filled))
     return f"<h3>{title}</h3>\n{limit}{table_html(block)}"
 
 
 def _score(row: Mapping[str, Any]) -> list[str]:
     sign = "+" if row["difference"] > 0 else ""
-    ends = text.interval(row["low"], row["high"])
-    difference = f"{sign}{text.score(row['difference'])}{f' [{ends}]' if ends else ''}"
+    ends = "" if row["low"] is None else f" [{text.score(row['low'])}, {text.score(row['high'])}]"
+    difference = f"{sign}{text.score(row['difference'])}{ends}"
     scores = [text.score(row["score_a"]), text.score(row["score_b"])]
-    return [row["verdict"], row["task"], row["variant"], f"{row['n_train']:,}", *scores, difference, row["note"] or ""]
+    return [row["verdict"], row["task"], row["variant"], row["note"] or "", f"{row['n_train']:,}", *scores, difference]
 
 
 def _cost(row: Mapping[str, Any]) -> list[str]:
@@ -88,7 +91,7 @@ def _ratio(row: Mapping[str, Any]) -> str:
 
 
 _TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], list[str]], tuple[str, ...], int]] = {
-    "Scores": ("scores", _score, ("change", "task", "method", "labels", "before", "now", "difference", "note"), 3),
+    "Scores": ("scores", _score, ("change", "task", "method", "note", "labels", "before", "now", "difference"), 4),
     "Seconds and memory by device": ("devices", _device, ("device", "what", "now / before", "configurations"), 2),
     "Seconds and memory": ("costs", _cost, ("task", "method", "what", "labels", "now / before"), 3),
     "Cells": ("cells", _cell, ("change", "task", "method", "why", "labels", "cells"), 4),

@@ -16,7 +16,7 @@ SITE_TITLE = "Adaptation methods compared"
 """Heading of the index."""
 
 _MOST_NAMED = 6
-_PAGES = (("index.html", "Report"), ("figures.html", "Figures and tables"), ("changes.html", "What changed"))
+_PAGES = (("index.html", "Report"), ("figures.html", "Figures"), ("changes.html", "What changed"))
 
 
 def site_styles() -> str:
@@ -104,6 +104,8 @@ def _card(name: str, facts: Facts) -> str:
 
 def dates(facts: Facts) -> str:
     """Return the days on which the records of a report were made."""
+    if not facts.last:
+        return "at an unknown time"
     return facts.last if facts.first == facts.last else f"{facts.first} to {facts.last}"
 
 
