@@ -111,6 +111,22 @@ def test_a_planted_shift_is_found_and_noise_is_not() -> None:
     assert found.rows["p_corrected"].to_numpy(float)[order] == pytest.approx(by_hand)
 
 
+def test_records_that_nobody_measured_again_do_not_weaken_the_test() -> None:
+    same = [record for i in range(100) for record in make_grid(("full",), (512,), task=f"t{i}")]
+    before, after = (
+        [make_record("lora", 512, seed, accuracy=accuracy) for seed in range(3)] for accuracy in (0.7, 0.5)
+    )
+    found = compare_methods([*same, *before], [*same, *after])
+    row = found.rows[found.rows["method"] == "lora"].iloc[0]
+    assert row["p_corrected"] == row["p_value"]
+    assert row["verdict"] == "worse"
+    others = found.rows[found.rows["method"] == "full"]
+    assert set(others["verdict"]) == {"no difference shown"}
+    assert set(others["train_verdict"]) == {"no change shown"}
+    assert others["p_corrected"].isna().all()
+    assert found.devices["n_configurations"].tolist() == [1, 1, 1]
+
+
 def test_defaults_that_changed_are_compared() -> None:
     def default(rate: float, accuracy: float, *, is_default: bool = True) -> list[Record]:
         made = [make_record("lora", 512, seed, accuracy=accuracy, config={"rate": rate, "rank": 8}) for seed in SEEDS]

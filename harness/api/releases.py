@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -67,12 +68,16 @@ def compare(
 
 
 def _named(sources: dict[str, Records | None]) -> list[tuple[str, RecordSource]]:
-    found: list[tuple[str, RecordSource]] = []
-    for argument, source in sources.items():
-        records = _observed(argument, source)  # type: ignore[arg-type]
-        name = mask_store(str(source)) if isinstance(source, str | Path) else argument
-        found.append((name, records))
-    return found
+    """Return the records of each release by its name: that of the file where it is unique, or of the argument."""
+    in_full = {
+        argument: mask_store(str(source)) if isinstance(source, str | Path) else argument
+        for argument, source in sources.items()
+    }
+    ends = Counter(Path(name).stem for name in in_full.values())
+    return [
+        (stem if ends[stem := Path(in_full[argument]).stem] == 1 else in_full[argument], _observed(argument, source))  # type: ignore[arg-type]
+        for argument, source in sources.items()
+    ]
 
 
 def _observed(argument: str, source: Records) -> RecordSource:

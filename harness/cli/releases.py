@@ -46,7 +46,7 @@ def _compare(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what got better or worse from one release to the next.
+    """Show what got better or worse between releases.
 
     Differences within noise do not count. Seconds and memory are compared on the same device only. The exit code is 1
     if a score got worse.

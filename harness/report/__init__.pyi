@@ -13,6 +13,7 @@ from .class_tables import errors_table as errors_table
 from .class_tables import errors_with_texts as errors_with_texts
 from .class_tables import per_class_table as per_class_table
 from .class_tables import worst_confusion as worst_confusion
+from .compare import SAME as SAME
 from .compare import Compared as Compared
 from .compare import compare_releases as compare_releases
 from .conclusion import conclude as conclude

@@ -19,6 +19,9 @@ from harness.report.observations import Observations, RecordSource, observe
 from harness.report.pairing import Group, contrast
 from harness.support import UsageError
 
+SAME = "the same records"
+"""Note where both collections have one measurement."""
+
 _KEY = ("task", "backbone", "method", "config", "n_train", "draw", "budget")
 _DTYPES: dict[str, Any] = {
     **dict.fromkeys(("task", "backbone", "method", "variant", "draw", "budget"), "string"),
@@ -126,7 +129,8 @@ def compare_releases(
     corrected p-value (Holm, over all rows) and verdict ("more", "less", "no change shown", "not known"), such as
     `train_ratio`, `train_low`, `train_high`, `train_p` and `train_verdict`; null where the devices differ.
     Scores, seconds and memory are over the seeds that both have, or over all where they share none; `note` says where
-    seeds were left out. Scores of two metrics have no difference.
+    seeds were left out. Scores of two metrics have no difference. Records of one measurement that both have show no
+    difference, and count for no correction.
 
     Args:
         releases: name and records of each collection, at least two, the earliest first.
@@ -139,16 +143,23 @@ def compare_releases(
     observed = [(name, observe(source)) for name, source in releases]
     steps = [_step(a, b, tolerance, may_be_disjoint=may_be_disjoint) for a, b in pairwise(observed)]
     rows = [row for step in steps for row in step.rows]
-    for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+    # What nobody measured again is no test, so that it does not weaken the others.
+    tested = [row for row in rows if not row["is_same"]]
+    for row, p_value in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
         row["p_corrected"] = p_value
-        row["verdict"] = _verdict(row["difference"], p_value, row.pop("higher"))
+    for row in rows:
+        verdict = _verdict(row["difference"], row.get("p_corrected"), row.pop("higher"))
+        row["verdict"] = "no difference shown" if row["is_same"] else verdict
     for name in MEASURES:
-        for row, p_value in zip(rows, holm([row[f"{name}_p"] for row in rows]), strict=True):
+        for row, p_value in zip(tested, holm([row[f"{name}_p"] for row in tested]), strict=True):
             row[f"{name}_p"] = p_value
             row[f"{name}_verdict"] = cost_verdict(row[f"{name}_ratio"], p_value, LEVEL)
+        for row in rows:
+            if row["is_same"]:
+                row |= {f"{name}_p": None, f"{name}_verdict": "no change shown"}
     changes = [
         ((row["release_a"], row["release_b"]), row["device"], name, row["configuration"], row["logs"][name])
-        for row in rows
+        for row in tested
         for name in MEASURES
         if row["device"] is not None
     ]
@@ -298,6 +309,9 @@ def _row(
     notes = [f"another {name}" for name, is_other in changed.items() if is_other]
     if settings := differing_settings(a.records[0].cell.config, b.records[0].cell.config):
         notes.append(f"other defaults: {', '.join(settings)}")
+    is_same = not differ and all(_is_one(a.by_seed[seed], b.by_seed[seed]) for seed in shared)
+    if is_same:
+        notes.append(SAME)
     if differ:
         notes.append(f"over the {len(shared)} seeds that both have" if shared else "over different seeds")
     if a.left_out or b.left_out:
@@ -316,11 +330,18 @@ def _row(
         **{f"{name}_ratio": change.ratio for name, change in costs.items()},
         **{f"{name}_{end}": getattr(change, end) for name, change in costs.items() for end in ("low", "high")},
         **{f"{name}_p": change.p_value for name, change in costs.items()},
+        "is_same": is_same,
         "logs": {name: change.logs for name, change in costs.items()},
         "configuration": (named["task"], named["backbone"], named["method"], label, named["draw"], named["budget"]),
         "device": None if changed["device"] else b.records[0].device,
         "note": "; ".join(notes) or None,
     }
+
+
+def _is_one(a: Record, b: Record) -> bool:
+    """Return whether two records are of one measurement."""
+    same = (a.id, a.device, a.provenance.started_at) == (b.id, b.device, b.provenance.started_at)
+    return same and (a.score, a.cost) == (b.score, b.cost)
 
 
 def _verdict(difference: float | None, p_value: float | None, higher_is_better: bool) -> str:

@@ -30,7 +30,8 @@ def terminal_costs(found: Compared) -> Table | None:
     if not rows:
         return None
     table = Table(title=Text("costs that changed", style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("task", "method"):
+    several = found.devices[["release_a", "release_b"]].drop_duplicates().shape[0] > 1
+    for heading in ("task", "method", *(["a → b"] if several else [])):
         table.add_column(heading, overflow="fold", max_width=22)
     table.add_column("labels", justify="right")
     table.add_column("what")
@@ -39,7 +40,8 @@ def terminal_costs(found: Compared) -> Table | None:
         ratio = _ratio(getattr(row, f"{name}_ratio"), getattr(row, f"{name}_low"), getattr(row, f"{name}_high"))
         is_more = getattr(row, f"{name}_verdict") == "more"
         labels = text.size(row.n_train, row.draw)
-        names = (Text(text.plain(row.task)), Text(text.plain(row.variant)))
+        step = [f"{row.release_a} → {row.release_b}"] if several else []
+        names = [Text(text.plain(name)) for name in (row.task, row.variant, *step)]
         table.add_row(*names, labels, _SAID[name], Text(ratio, style="red" if is_more else "green"))
     if len(rows) > _MOST_ROWS:
         table.caption = Text(f"{len(rows) - _MOST_ROWS} more; --out FILE.csv has all of them.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report import MEASURES, Compared, Observations, compare_releases
+from harness.report import MEASURES, SAME, Compared, Observations, compare_releases
 from harness.site.facts import Facts
 from harness.site.state import RECORDS, load_state
 
@@ -50,7 +50,7 @@ def changes_of(compared: Compared) -> dict[str, Any]:
         costs += _values(found)
     cells = compared.cells.groupby("change")["n_cells"].sum()
     return {
-        "n_compared": len(rows),
+        "n_compared": int((~rows["note"].str.startswith(SAME).fillna(False)).sum()),
         "n_not_known": int((rows["verdict"] == "not known").sum()),
         "n_better": int((rows["verdict"] == "better").sum()),
         **{f"n_{name}": n for name, n in compared.regressions().items()},
