@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from harness.analysis import full_names
-from harness.records import Record, canonical_text
+from harness.records import Record, canonical_text, storable
 from harness.report.observations import Observations
 from harness.support import text
 
@@ -77,7 +77,7 @@ def changed_cells(a: Observations, b: Observations) -> pd.DataFrame:
     columns: Iterable[tuple[Any, ...]] = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
     return pd.DataFrame(
         {
-            name: pd.Series(list(values), dtype=dtype)
+            name: pd.Series([storable(one) if isinstance(one, str) else one for one in values], dtype=dtype)
             for (name, dtype), values in zip(_COLUMNS.items(), columns, strict=True)
         }
     )

@@ -194,7 +194,7 @@ def _step(
             "The two have no scored cell of the same task, backbone, method, settings, size and budget in common."
         )
     labels = _labels(sides)
-    names = {"release_a": a[0], "release_b": b[0]}
+    names = {"release_a": storable(a[0]), "release_b": storable(b[0])}
     rows = [
         {**_row(key[0], labels[key], sides[0][key], sides[1][other], a[1], b[1], tolerance), **names}
         for key, other in sorted(pairs, key=str)
@@ -333,8 +333,8 @@ def _row(
         "is_same": is_same,
         "logs": {name: change.logs for name, change in costs.items()},
         "configuration": (named["task"], named["backbone"], named["method"], label, named["draw"], named["budget"]),
-        "device": None if changed["device"] else b.records[0].device,
-        "note": "; ".join(notes) or None,
+        "device": None if changed["device"] else storable(b.records[0].device),
+        "note": storable("; ".join(notes)) or None,
     }
 
 
