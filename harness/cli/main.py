@@ -296,6 +296,9 @@ def _forget(
     raise typer.Exit(forget_command(wanted, store, yes=yes, as_json=as_json))
 
 
+releases.add_to(app)
+
+
 @app.command("methods", rich_help_panel=INSPECT)
 def _methods(
     name: MethodArgument = None,
@@ -367,7 +370,6 @@ def _doctor(
 
 
 answering.add_to(app)
-releases.add_to(app)
 
 
 def _version(asked: bool) -> None:
