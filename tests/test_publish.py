@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from harness.site import publish as publishing
 from harness.site import staging
 from harness.site.state import load_state
 from harness.support import StoreError, UsageError
+from tests.browser import chromium, resize
 from tests.command_examples import draw_nothing
 from tests.record_factory import make_backbones, make_grid, make_record
 
@@ -350,3 +352,19 @@ def test_a_panel_keeps_its_address_with_more_backbones(tmp_path: Path) -> None:
     harness.publish(tmp_path, {"r": make_backbones(3)})
     assert len(before) == 3
     assert before <= addresses(tmp_path, "r").keys()
+
+
+@pytest.mark.slow
+def test_pages_work_from_a_folder_and_fit_a_phone(site: Path, tmp_path: Path) -> None:
+    with chromium(tmp_path / "profile", width=390) as browser:
+        resize(browser, 390)
+        for page in ("index.html", "june-2026/index.html", "june-2026/figures.html", "june-2026/changes.html"):
+            browser.get((site / page).as_uri())
+            if page == "june-2026/index.html":
+                wait = "return document.documentElement.dataset.ready === 'true' && !!window.Plotly"
+                deadline = time.monotonic() + 60
+                while not browser.execute_script(wait):
+                    assert time.monotonic() < deadline, browser.get_log("browser")
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, page
+            assert browser.execute_script("return getComputedStyle(document.body).maxWidth") != "none"  # it has styles
+        assert browser.get_log("browser") == []
