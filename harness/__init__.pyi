@@ -8,10 +8,11 @@ from .api.display import Display as Display
 from .api.forecast import plan as plan
 from .api.labels import labels_needed as labels_needed
 from .api.plans import Plan as Plan
+from .api.publishing import publish as publish
 from .api.ranking import rank_backbones as rank_backbones
+from .api.releases import compare as compare
 from .api.replaying import replay as replay
 from .api.results import Results as Results
-from .api.results import compare as compare
 from .api.results import read_records as read_records
 from .api.results import report as report
 from .api.runs import RunResult as RunResult

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "import": ("theirs.jsonl", "--store", "other.sqlite"),
     "forget": ("--method", "lora"),
     "compare": ("before.jsonl", "theirs.jsonl"),
+    "publish": ("site", "mine=before.jsonl"),
     "methods": ("knn",),
     "kinds": (),
     "metrics": (),
@@ -114,3 +115,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("harness.schedule.measure_steps", measure_steps)
     monkeypatch.setattr("webbrowser.open", lambda _: False)
+    draw_nothing(monkeypatch)
+
+
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a site hold the titles of its figures in place of pictures, since drawing takes seconds."""
+
+    def draw(picture: Any, stem: Path) -> None:
+        for ending in ("png", "svg"):
+            stem.with_name(f"{stem.name}.{ending}").write_text(picture.title, "utf-8", errors="replace")
+
+    monkeypatch.setattr("harness.site.items._draw", draw)

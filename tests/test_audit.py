@@ -21,11 +21,12 @@ from harness.planning.suites import load_suite
 from harness.records import audits
 from harness.records.audits import AuditedDefault, write_audits
 from harness.report.auditing import audit
+from harness.report.blocks import TableBlock, markdown_table
 from harness.report.caption import cautions
 from harness.report.latex import latex_pivot
 from harness.report.learning_rates import best_rates
 from harness.report.panels import panels
-from harness.report.pivot import markdown_pivot
+from harness.report.pivot import pivot_table
 from harness.report.tables import comparison
 from harness.report.views.base import ReportData, panel_blocks
 from harness.support.errors import UsageError
@@ -251,12 +252,16 @@ def test_a_report_flags_the_defaults_that_its_own_records_show_to_be_behind():
     assert set(flagged["default_better"]) == {"rate=1"}
     for panel in report.panels:
         assert panel.behind == {"lora"}
-        assert "lora §" in markdown_pivot(panel)
+        assert "lora §" in markdown_table(pivot_table(panel))
         assert r"lora \S{}" in latex_pivot(panel)
         said = " ".join(cautions(panel))
         assert "§ Default settings that are behind others" in said
         assert "lora by 10.0 points (rate=1 does better)" in said
-        shown = "\n".join(getattr(block, "markdown", "") for block in panel_blocks(report, panel))
+        blocks = list(panel_blocks(report, panel))
+        shown = "\n".join(
+            markdown_table(block) if isinstance(block, TableBlock) else getattr(block, "markdown", "")
+            for block in blocks
+        )
         assert "tied with it: lora §" in shown or "lora §" in shown
 
 

@@ -14,6 +14,7 @@ from harness.cli.main import app
 from harness.cli.streams import make_streams_tolerant
 from harness.records.jsonl import write_jsonl
 from harness.store.store import Store
+from tests.command_examples import draw_nothing
 from tests.record_factory import make_grid, make_record
 
 TEXTS = ["[/b]", "[red]x[/nothing]", "\ud800", "\x1b[2J", "a\rb", "[link=file:///x]y", "日本 ·", "\u202e", "x\ny"]
@@ -53,12 +54,14 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         ["forget", "--status", "failed", "--yes", "--store", "s.sqlite"],
         ["import", "r.jsonl", "--store", "new.sqlite"],
         ["export", "out.csv", "--store", "s.sqlite"],
+        ["publish", "site", "s.sqlite"],
         pytest.param(["report", "--store", "s.sqlite", "--out", "o", "--figures", "png"], marks=pytest.mark.slow),
     ],
     ids=lambda command: command[0],
 )
 def test_hostile_text_is_shown(folder: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    draw_nothing(monkeypatch)
     result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "\x1b[2J" not in result.output

@@ -13,9 +13,10 @@ from rich.console import Console
 from harness.analysis import stats
 from harness.records.record import Budget, Cost
 from harness.report.axes import save_figure
+from harness.report.blocks import markdown_table
 from harness.report.observations import observe
 from harness.report.panels import curves_of, panels
-from harness.report.pivot import markdown_pivot, pivot
+from harness.report.pivot import pivot, pivot_table
 from harness.report.styles import lines_in, styles
 from harness.report.tables import comparison
 from harness.report.terminal import terminal_table, terminal_tables
@@ -110,7 +111,7 @@ def test_no_cell_is_dropped_in_silence():
     assert table.loc["head", "note"] == "2 unsupported"
     assert pd.isna(table.loc["lora", "note"])
     (panel,) = panels(kept)
-    shown = markdown_pivot(panel)
+    shown = markdown_table(pivot_table(panel))
     assert "(1 failed, 1 out of memory, 1 missing)" in shown
     assert "– (2 unsupported)" in shown
     found = failures(kept)
@@ -154,7 +155,7 @@ def test_the_pivot_has_the_best_first_and_bold_and_names_sizes_by_class():
     assert [line.variant for line in lines] == ["full", "linear-probe"]
     assert [[entry.is_best for entry in line.entries] for line in lines] == [[False, False, True], [True, False, False]]
     assert lines[1].entries[1].score == text.ABSENT
-    header, rule, first, _ = markdown_pivot(panel).splitlines()
+    header, rule, first, _ = markdown_table(pivot_table(panel)).splitlines()
     assert header.split(" | ")[-3:] == ["train", "peak memory", "trainable |"]
     assert rule.count("--:") == 6
     assert "**0.840** [" in first

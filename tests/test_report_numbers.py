@@ -23,7 +23,7 @@ from harness.report.contrasts import standings
 from harness.report.latex import latex_pivot
 from harness.report.page import page_html
 from harness.report.panels import panels
-from harness.report.pivot import markdown_pivot, pivot
+from harness.report.pivot import pivot, pivot_table
 from harness.report.tables import comparison
 from harness.report.terminal import terminal_compared, terminal_table
 from harness.report.views.every_size import every_size
@@ -69,7 +69,7 @@ def test_what_encodes_for_long_is_cheaper_nowhere() -> None:
     (panel,) = panels(records)
     assert {line.variant: line.train for line in pivot(panel)[1]} == {"knn": "90 s", "lora": "7.0 s"}
     views = {
-        "markdown": markdown_pivot(panel),
+        "markdown": markdown_table(pivot_table(panel)),
         "every size": markdown_table(every_size(panel)),
         "latex": latex_pivot(panel),
         "terminal": shown(terminal_table(records)),

@@ -32,6 +32,7 @@ from .ranks import Ranking as Ranking
 from .ranks import cliques as cliques
 from .ranks import holm as holm
 from .ranks import rank as rank
+from .ratios import mean_log_ratio as mean_log_ratio
 from .spending import NO_PRICES as NO_PRICES
 from .spending import Prices as Prices
 from .spending import Spent as Spent

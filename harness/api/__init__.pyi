@@ -13,10 +13,11 @@ from .plans import Plan as Plan
 from .plans import PlanGroup as PlanGroup
 from .predictions import in_words as in_words
 from .predictions import predict_file as predict_file
+from .publishing import publish as publish
 from .ranking import rank_backbones as rank_backbones
+from .releases import compare as compare
 from .replaying import replay as replay
 from .results import Results as Results
-from .results import compare as compare
 from .results import read_records as read_records
 from .results import report as report
 from .runs import RunResult as RunResult

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from harness.report import Compared, Observations
+    from harness.report import Observations
 
 _WIDTH = 100
 """Columns of a table in a notebook."""
@@ -150,31 +150,6 @@ def report(
     whole = isinstance(source, Results) and suite is None and source.observations
     observed = whole or observe(of_suite(records_of("source", source), suite))
     return Results(observed, write_report(observed, folder, names, prices=costs))
-
-
-@uncollected()
-@spelt_for_caller
-def compare(a: Records, b: Records) -> Compared:
-    """Return the configurations that got better or worse from `a` to `b`, beyond noise.
-
-    Args:
-        a: records of one state, such as those before a change.
-        b: records of another state.
-
-    Returns:
-        One row per configuration and size that both have (`rows`, a data frame), and the number of the others.
-
-    Raises:
-        UsageError: there is nothing to compare.
-        StoreError: the records cannot be read.
-    """
-    from harness.report import compare_methods
-
-    sides = [
-        side.observations if isinstance(side, Results) and side.observations is not None else records_of(name, side)
-        for name, side in (("a", a), ("b", b))
-    ]
-    return compare_methods(*sides)
 
 
 def html_of(table: Table | None) -> str:

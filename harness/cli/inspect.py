@@ -1,4 +1,4 @@
-"""`harness status`, `report`, `export`, `import` and `compare`: read stores and add to them."""
+"""`harness status`, `report`, `export` and `import`: read stores and add to them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from harness.cli.options import names_a_run
 from harness.store import Store, pack
 from harness.support import (
     UsageError,
-    check_output,
     check_output_folder,
-    csv_starts_with,
     mark_folder,
-    mask_store,
     plain,
     text,
 )
@@ -157,45 +154,3 @@ def import_command(
 
 def _were(n: int) -> str:
     return f"{n:,} {'was' if n == 1 else 'were'}"
-
-
-def compare_command(a: str, b: str, out: Path | None, *, overwrite: bool = False, as_json: bool = False) -> int:
-    """Print the configurations that are better or worse in `b` than in `a`; return 1 if any is worse."""
-    from harness.analysis import write_csv
-    from harness.api import compare
-    from harness.report import terminal_compared
-
-    if out is not None:
-        check_output(out, inputs=[a, b], ours=csv_starts_with(*COMPARED), overwrite=overwrite)
-    found = compare(a, b)
-    counts = {name: int((found.rows["verdict"] == name).sum()) for name in _VERDICTS}
-    if out is not None:
-        write_csv(found.rows, out)
-    if as_json:
-        print_json(
-            {
-                "verdicts": counts,
-                "only_a": found.only_a,
-                "only_b": found.only_b,
-                "out": out,
-                "rows": found.rows.astype(object).where(found.rows.notna(), None).to_dict("records"),
-            }
-        )
-        return 1 if counts["worse"] else 0
-    console = make_console()
-    console.print(terminal_compared(found))
-    said = ", ".join(f"{n} {name}" for name, n in counts.items())
-    say(f"{text.counted(len(found.rows), 'configuration')} in common: {said}.")
-    if found.only_a or found.only_b:
-        say(
-            f"Not compared: {found.only_a} that only {mask_store(a)} has, {found.only_b} that only {mask_store(b)} has."
-        )
-    if out is not None:
-        say(f"Written to {out}.")
-    return 1 if counts["worse"] else 0
-
-
-_VERDICTS = ("worse", "better", "no difference shown", "not known")
-
-COMPARED = ("task", "backbone", "method", "variant", "draw", "budget", "n_train", "metric", "score_a", "score_b")
-"""First columns of the file that `harness compare --out` writes; they identify an earlier output."""

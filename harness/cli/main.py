@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import answering
+from harness.cli import answering, releases
 from harness.cli.completion import (
     complete_capabilities,
     complete_kind,
@@ -313,21 +313,7 @@ def _forget(
     raise typer.Exit(forget_command(wanted, store, yes=yes, as_json=as_json))
 
 
-@app.command("compare", rich_help_panel=COMPARE)
-def _compare(
-    a: Annotated[str, typer.Argument(help="Store, .jsonl file of records, or folder of such files.")],
-    b: Annotated[str, typer.Argument(help="The same, such as of a later commit or another machine.")],
-    out: Annotated[Path | None, typer.Option(help="Also write all rows to this .csv file.")] = None,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Show which methods got better or worse from A to B.
-
-    Differences within noise do not count. The exit code is 1 if any method got worse.
-    """
-    from harness.cli.inspect import compare_command
-
-    raise typer.Exit(compare_command(a, b, out, overwrite=overwrite, as_json=as_json))
+releases.add_to(app)
 
 
 @app.command("methods", rich_help_panel=INSPECT)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.support import text
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -32,6 +33,8 @@ class TableBlock:
         n_names: number of leading columns that hold names and other text, set left; the others hold figures.
         in_markdown: whether report.md shows it.
         on_page: whether the page shows it.
+        data: the numbers behind it, unrounded; None where the rows are all there is.
+        note: how to read it, where it stands alone.
     """
 
     title: str
@@ -40,6 +43,8 @@ class TableBlock:
     n_names: int = 1
     in_markdown: bool = True
     on_page: bool = True
+    data: pd.DataFrame | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class Picture:
         alt: description for readers who do not see it on the page; the title where empty.
         has_heading: whether the page shows the title above it.
         on_page: whether the page shows it; report.md always does.
+        data: the numbers that it shows.
+        name: what its permanent address in a published site ends in; `stem` where empty. It must not depend on which
+            other figures there are.
     """
 
     stem: str
@@ -61,6 +69,8 @@ class Picture:
     alt: str = ""
     has_heading: bool = False
     on_page: bool = True
+    data: pd.DataFrame | None = None
+    name: str = ""
 
 
 Block = Words | TableBlock | Picture

@@ -1,4 +1,4 @@
-"""Write the report as one self-contained HTML file with its data, scripts and pictures."""
+"""Write the report as one HTML file with its data: self-contained, or with shared scripts and pictures beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -30,6 +31,47 @@ _SCRIPTS = ("words.js", "answer.js", "labels.js", "front.js", "figures.js", "tab
 """Parts of the page's script, in their order; they share one scope."""
 
 
+@dataclass(frozen=True)
+class PageFiles:
+    """Files beside a page that it refers to, in place of holding them.
+
+    Attributes:
+        styles: address of the style sheet, relative to the page.
+        scripts: addresses of the scripts, in their order.
+        picture: returns the address of a picture and that of its own page, given the panel or None.
+        above: HTML above the heading of the page.
+        title: title of the page.
+    """
+
+    styles: str
+    scripts: tuple[str, ...]
+    picture: Callable[[Panel | None, Picture], tuple[str, str]]
+    above: str = ""
+    title: str = REPORT_TITLE
+
+
+FILES_POLICY = (
+    "default-src 'none'; style-src 'self' file: 'unsafe-inline'; script-src 'self' file:; img-src 'self' file: data:"
+)
+"""Content security policy of pages that refer to files beside them, from a server or from a folder."""
+
+_ALONE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def page_styles() -> str:
+    """Return the style sheet of the page."""
+    return _asset(files("harness.report") / "assets", "page.css")
+
+
+def page_scripts() -> tuple[str, str]:
+    """Return Plotly's script and the page's own, which both run after the page's data."""
+    from plotly.offline import get_plotlyjs
+
+    assets = files("harness.report") / "assets"
+    own = "\n".join(_asset(assets, name) for name in _SCRIPTS)
+    return get_plotlyjs().replace("</script", "<\\/script"), f'"use strict";\n(() => {{\n{own}\n}})();'
+
+
 def write_page(source: RecordSource | ReportData, path: Path) -> Path:
     """Write the report as one self-contained HTML file; the same records give the same bytes.
 
@@ -47,20 +89,23 @@ def write_page(source: RecordSource | ReportData, path: Path) -> Path:
     return path
 
 
-def page_html(source: RecordSource | ReportData) -> str:
-    """Return the page as text."""
-    from plotly.offline import get_plotlyjs
+def page_html(source: RecordSource | ReportData, beside: PageFiles | None = None) -> str:
+    """Return the page as text.
 
+    Args:
+        source: records with their predictions, or what the rest of the report drew from.
+        beside: files that the page refers to; None puts everything into the page.
+    """
     report = source if isinstance(source, ReportData) else ReportData(source)
-    assets = files("harness.report") / "assets"
     data = panels_data(report)
-    found = [(section, shown) for section, blocks in sections(report) if (shown := _blocks(blocks))]
-    views = _other_views(report)
-    return Template(_asset(assets, "page.html")).substitute(
-        title=REPORT_TITLE,
-        css=_asset(assets, "page.css"),
-        js="\n".join(_asset(assets, name) for name in _SCRIPTS),
-        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+    found = [(section, shown) for section, blocks in sections(report) if (shown := _blocks(blocks, beside))]
+    views = _other_views(report, beside)
+    return Template(_asset(files("harness.report") / "assets", "page.html")).substitute(
+        title=html.escape(beside.title if beside else REPORT_TITLE),
+        policy=FILES_POLICY if beside else _ALONE_POLICY,
+        above=beside.above if beside else "",
+        styles=_styles(beside),
+        scripts=_scripts(beside),
         # Only "<" can end a script element, and JSON.parse takes U+2028 and the like.
         data=json.dumps(
             {"panels": [for_scripts(panel) for panel in data]}, separators=(",", ":"), allow_nan=False
@@ -76,6 +121,19 @@ def page_html(source: RecordSource | ReportData) -> str:
         measured=_list(measured(report.observations)),
         reading=_reading(HOW_TO_READ),
     )
+
+
+def _styles(beside: PageFiles | None) -> str:
+    if beside is not None:
+        return f'<link rel="stylesheet" href="{html.escape(beside.styles)}">'
+    return f"<style>\n{page_styles()}\n</style>"
+
+
+def _scripts(beside: PageFiles | None) -> str:
+    if beside is not None:
+        return "\n".join(f'<script src="{html.escape(one)}"></script>' for one in beside.scripts)
+    plotly, own = page_scripts()
+    return f"<script>{plotly}</script>\n<script>\n{own}\n</script>"
 
 
 def _asset(folder: Any, name: str) -> str:
@@ -136,14 +194,18 @@ def _standings(i: int, report: ReportData, panel: Panel, data: dict[str, Any]) -
 _MORE = Section("more", "Errors and other views")
 
 
-def _other_views(report: ReportData) -> str:
+def _other_views(report: ReportData, beside: PageFiles | None) -> str:
     """Return one part with the blocks of all views of each panel but the standings, or nothing where there are none."""
     shown = [
         _blocks(
-            block
-            for name, view in in_order()
-            if name != "standings" and view.in_panel is not None
-            for block in view.in_panel(report, panel)
+            (
+                block
+                for name, view in in_order()
+                if name != "standings" and view.in_panel is not None
+                for block in view.in_panel(report, panel)
+            ),
+            beside,
+            panel,
         )
         for panel in report.panels
     ]
@@ -162,20 +224,21 @@ def _part(section: Section, shown: str) -> str:
     return f'<details class="part" id="{section.anchor}"><summary><h2>{heading}</h2></summary>\n{shown}\n</details>'
 
 
-def _blocks(blocks: Iterable[Block]) -> str:
+def _blocks(blocks: Iterable[Block], beside: PageFiles | None = None, panel: Panel | None = None) -> str:
     """Return blocks of views in HTML."""
     shown = []
     for block in blocks:
         if isinstance(block, Picture):
-            shown.append(_picture(block) if block.on_page else "")
+            shown.append(_picture(block, beside, panel) if block.on_page else "")
         elif isinstance(block, TableBlock):
-            shown.append(_table(block) if block.on_page else "")
+            shown.append(table_html(block) if block.on_page else "")
         else:
             shown.append(block.html)
     return "\n".join(part for part in shown if part)
 
 
-def _table(table: TableBlock) -> str:
+def table_html(table: TableBlock) -> str:
+    """Return a table of plain text in HTML."""
     head = "".join(f'<th scope="col"{_class(table, i)}>{html.escape(name)}</th>' for i, name in enumerate(table.header))
     rows = []
     for first, *others in table.rows:
@@ -198,14 +261,17 @@ def _class(table: TableBlock, column: int) -> str:
     return ' class="words"' if is_long else ' class="name"'
 
 
-def _picture(picture: Picture) -> str:
+def _picture(picture: Picture, beside: PageFiles | None, panel: Panel | None) -> str:
+    heading = f"<h3>{html.escape(picture.title)}</h3>\n" if picture.has_heading else ""
+    alt = html.escape(picture.alt or picture.title)
+    if beside is not None:
+        source, page = map(html.escape, beside.picture(panel, picture))
+        return f'{heading}<a href="{page}"><img class="picture" loading="lazy" alt="{alt}" src="{source}"></a>'
     file = io.BytesIO()
     figure = picture.draw()
     with look():
         figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     packed = base64.b64encode(file.getvalue()).decode("ascii")
-    heading = f"<h3>{html.escape(picture.title)}</h3>\n" if picture.has_heading else ""
-    alt = html.escape(picture.alt or picture.title)
     return f'{heading}<img class="picture" alt="{alt}" src="data:image/svg+xml;base64,{packed}">'
 
 

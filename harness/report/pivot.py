@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.blocks import TableBlock, markdown_table
+from harness.report.blocks import TableBlock
 from harness.report.panels import Panel
 from harness.report.tables import each
 from harness.support import text
@@ -78,8 +78,8 @@ def _entry(row: Any, best: float | None) -> PivotField:
     return PivotField(text.score(row.score), text.interval(row.score_low, row.score_high), note, row.score == best)
 
 
-def markdown_pivot(panel: Panel) -> str:
-    """Return the pivot in Markdown: score [interval] by size; train, memory, parameters at the largest size."""
+def pivot_table(panel: Panel, note: str = "") -> TableBlock:
+    """Return the pivot as a table: score [interval] by size; train, memory, parameters at the largest size."""
     labels, lines = pivot(panel)
     rows = []
     for line in lines:
@@ -89,4 +89,5 @@ def markdown_pivot(panel: Panel) -> str:
             shown = f"{score} [{entry.interval.replace('–', ', ')}]" if entry.interval else score
             cells.append(f"{shown} ({entry.note})" if entry.note else shown)
         rows.append([line.shown, *cells, line.train, line.memory, line.trainable])
-    return markdown_table(TableBlock("", ["method", *labels, "train", "peak memory", "trainable"], rows))
+    header = ["method", *labels, "train", "peak memory", "trainable"]
+    return TableBlock("Methods by number of labels", header, rows, on_page=False, data=panel.rows, note=note)

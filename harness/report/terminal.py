@@ -134,16 +134,22 @@ def _difference(row: Any) -> Text:
 
 
 def terminal_compared(found: Compared) -> Table:
-    """Return the rows of a comparison of two collections, worse first; at most `_MOST_COMPARED` of them."""
+    """Return the rows of a comparison of collections, worse first; at most `_MOST_COMPARED` of them.
+
+    Of more than two collections, only the rows with a difference are shown.
+    """
     order = {"worse": 0, "better": 1, "not known": 2, "no difference shown": 3}
     styled = {"worse": "red", "better": "green"}
-    table = Table(title=Text("b against a", style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("task", "method"):
+    several = found.rows[["release_a", "release_b"]].drop_duplicates().shape[0] > 1
+    title = "each release against the one before it" if several else "b against a"
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("task", "method", *(["a → b"] if several else [])):
         table.add_column(name, overflow="fold", max_width=22)
     for name in ("labels", "a", "b", "b - a", "train b/a"):
         table.add_column(name, justify="right")
     table.add_column("verdict", overflow="fold", max_width=20)
-    rows = sorted(each(found.rows), key=lambda row: (order[row.verdict], row.task, row.variant, row.n_train))
+    shown = found.rows[found.rows["verdict"] != "no difference shown"] if several else found.rows
+    rows = sorted(each(shown), key=lambda row: (order[row.verdict], row.task, row.variant, row.n_train))
     for row in rows[:_MOST_COMPARED]:
         verdict = Text(row.verdict, style=styled.get(row.verdict, ""))
         if text.present(row.note):
@@ -151,6 +157,7 @@ def terminal_compared(found: Compared) -> Table:
         table.add_row(
             Text(text.plain(row.task)),
             Text(text.plain(row.variant)),
+            *([Text(text.plain(f"{row.release_a} → {row.release_b}"))] if several else []),
             text.size(row.n_train, row.draw),
             text.score(row.score_a),
             text.score(row.score_b),

@@ -17,7 +17,18 @@ import harness.testing
 from tools.docs.markdown import Docstring, code, fill, read_docstring, table, unwrapped
 
 FUNCTIONS = (
-    *("run", "plan", "choose", "rank_backbones", "advise", "break_even", "read_records", "report", "compare"),
+    *(
+        "run",
+        "plan",
+        "choose",
+        "rank_backbones",
+        "advise",
+        "break_even",
+        "read_records",
+        "report",
+        "compare",
+        "publish",
+    ),
     *("audit_defaults", "replay", "load_model", "measure_inference"),
 )
 """Functions of `harness`, in the order of the page."""
@@ -36,11 +47,12 @@ def python_page() -> str:
     from harness.records import AuditedDefault, Inference, Record
     from harness.replay import Replayed
     from harness.report import Compared
+    from harness.site import Published
 
     results: list[type] = [harness.Results, harness.RunResult, harness.Plan, PlanRow, PlanGroup]
     results += [harness.Audit, AuditedDefault]
     results += [Chosen, Ranking, RankedBackbone, Advice, AdvisedMethod, AdvisedSpending, harness.BreakEvens]
-    results += [Compared, Replayed, harness.SavedModel, harness.InferenceCost, Inference]
+    results += [Compared, Published, Replayed, harness.SavedModel, harness.InferenceCost, Inference]
     errors = [error for error in _errors() if error.__doc__]
     return fill(
         "python.md",

@@ -219,7 +219,7 @@ const show = () => {
   update();
 };
 const measureHead = () =>
-  document.documentElement.style.setProperty("--head", document.querySelector("header").getBoundingClientRect().height + "px");
+  document.documentElement.style.setProperty("--head", document.querySelector("header").getBoundingClientRect().bottom + window.scrollY + "px");
 const openTarget = () => {
   const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target && target.tagName === "DETAILS") target.open = true;

@@ -126,7 +126,9 @@ def _blocks(report: ReportData) -> Iterator[Block]:
         width = ranked.ranking.critical_difference
         alt += "; not tested." if width is None else f"; critical difference {width:.2f}."
         draw = partial(draw_ranks, ranked)
-        yield Picture(f"ranks-{i + 1}", f"Mean ranks: {ranked.title}", draw, alt, on_page=on_page)
+        name, data = f"ranks {ranked.title}", across_frame([ranked])
+        title = f"Mean ranks: {ranked.title}"
+        yield Picture(f"ranks-{i + 1}", title, draw, alt, on_page=on_page, data=data, name=name)
 
 
 views.add("across", View(position=100, csv=lambda report: across_frame(report.rankings), in_section=_blocks))

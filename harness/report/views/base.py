@@ -169,9 +169,8 @@ def panel_figure(
             return
         found = data(panel)
         if found[needs].notna().any():
-            yield Picture(
-                stem, f"{title}: {panel.title}", partial(draw, found, report.styles_of(panel)), on_page=on_page
-            )
+            drawn = partial(draw, found, report.styles_of(panel))
+            yield Picture(stem, f"{title}: {panel.title}", drawn, on_page=on_page, data=found)
 
     return View(position=position, in_panel=blocks)
 

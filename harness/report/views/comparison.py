@@ -10,20 +10,21 @@ from harness.report.blocks import Block, Words
 from harness.report.caption import COSTS, cautions, coverage, scores_said
 from harness.report.latex import latex_pivot
 from harness.report.panels import Panel
-from harness.report.pivot import markdown_pivot
+from harness.report.pivot import pivot_table
 from harness.report.tables import each
 from harness.report.views.base import ReportData, View, views
 from harness.support import text
 
 
-def _caption(panel: Panel) -> str:
+def _caption(panel: Panel) -> list[str]:
     said = [f"{scores_said(panel)}, in brackets; the best at each size is bold", COSTS]
-    return " ".join(f"{text.markdown(line)}." for line in (*said, *coverage(panel), *cautions(panel)))
+    return [*said, *coverage(panel), *cautions(panel)]
 
 
 def _blocks(_: ReportData, panel: Panel) -> Iterator[Block]:
-    yield Words(markdown_pivot(panel))
-    yield Words(_caption(panel))
+    caption = _caption(panel)
+    yield pivot_table(panel, " ".join(f"{text.plain(line)}." for line in caption))
+    yield Words(" ".join(f"{text.markdown(line)}." for line in caption))
     if panel.metric is None:
         yield Words("Nothing was scored, so there is nothing to draw.")
 

@@ -70,6 +70,17 @@ def _names(answers: ClassAnswers) -> list[str]:
     return [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
 
 
+def _shares_frame(answers: ClassAnswers) -> pd.DataFrame:
+    """Return the matrix as a row for each right and predicted class."""
+    names, shares, n_test = _names(answers), shares_of(answers), _n_test(answers)
+    rows = [
+        {"right_class": right, "predicted_class": predicted, "share": float(shares[i][j]), "n_test": int(n_test[i])}
+        for i, right in enumerate(names)
+        for j, predicted in enumerate(names)
+    ]
+    return pd.DataFrame(rows)
+
+
 def _matrix_html(answers: ClassAnswers, title: str) -> str:
     """Return the matrix as a table of the page: right answers and errors differ in colour."""
     names, shares = [html.escape(name) for name in _names(answers)], shares_of(answers)
@@ -109,7 +120,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
         return
     title = f"Confusions of {winner.variant}, % of each right class"
     draw = partial(draw_confusions, winner.answers, title, panel.title)
-    yield Picture("confusions", f"{title}: {panel.title}", draw, on_page=False)
+    yield Picture("confusions", f"{title}: {panel.title}", draw, on_page=False, data=_shares_frame(winner.answers))
     told = said("Each row is a right class. Its fields show how its test rows are predicted, in %.")
     yield Words(html=f"{told.html}\n{_matrix_html(winner.answers, text.plain(title))}")
 

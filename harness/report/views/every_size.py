@@ -40,7 +40,7 @@ def every_size(panel: Panel) -> TableBlock:
         ]
         for row in each(panel.rows)
     ]
-    return TableBlock("Every size", header, rows, on_page=False)
+    return TableBlock("Every size", header, rows, on_page=False, data=panel.rows)
 
 
 def _blocks(_: ReportData, panel: Panel) -> Iterator[Block]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from itertools import cycle
 
@@ -135,7 +136,9 @@ def _blocks(report: ReportData) -> Iterator[Block]:
     for i, data in enumerate(cost_figures(every_pair(report.observations, report.prices))):
         alt = "Total cost by number of predictions: " + "; ".join(line.said for line in data.lines) + "."
         title = f"Total cost against the number of predictions: {data.where}"
-        yield Picture(f"fine-tune-or-prompt-{i + 1}", title, partial(draw_total_costs, data), alt)
+        name = f"fine-tune-or-prompt {data.where}"
+        draw, lines = partial(draw_total_costs, data), pd.DataFrame([asdict(line) for line in data.lines])
+        yield Picture(f"fine-tune-or-prompt-{i + 1}", title, draw, alt, data=lines, name=name)
 
 
 def _latex(report: ReportData, panel: Panel) -> str:

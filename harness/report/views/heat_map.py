@@ -116,7 +116,7 @@ def _blocks(report: ReportData) -> Iterator[Picture]:
     if data["task"].nunique() > 1 and data["variant"].nunique() > 1:
         title = heat_map_title(shown, n_train)
         alt = f"{title}, a method a row, a task a column"
-        yield Picture("heat-map", title, partial(draw_heat_map, data, title), alt, has_heading=True)
+        yield Picture("heat-map", title, partial(draw_heat_map, data, title), alt, has_heading=True, data=data)
 
 
 views.add("heat_map", View(position=110, in_section=_blocks))

@@ -187,7 +187,10 @@ def _blocks(report: ReportData) -> Iterator[Block]:
             )
             own_stem = f"{stem}-{text.slug(str(own['backbone'].iloc[0]).rsplit('/', 1)[-1])}"
             alt = f"Score against trainable parameters: {where}. {' '.join(s for _, s in said)}"
-            yield Picture(own_stem, f"Score against trainable parameters: {where}", partial(draw_ladder, own), alt)
+            title = f"Score against trainable parameters: {where}"
+            setting = (panel.task, own["backbone"].iloc[0], panel.device, panel.budget, panel.data[:8])
+            name = " ".join(map(str, ("ladder", *setting)))
+            yield Picture(own_stem, title, partial(draw_ladder, own), alt, data=own, name=name)
 
 
 def _stems(report: ReportData, found: pd.DataFrame) -> Iterator[tuple[Panel, str]]:

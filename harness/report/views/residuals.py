@@ -78,6 +78,19 @@ def _padded(values: np.ndarray) -> tuple[float, float]:
     return low - pad, high + pad
 
 
+def _points_frame(answers: NumberAnswers) -> pd.DataFrame:
+    """Return a row for each fit and test row: the true number and the estimate."""
+    n_fits, n_rows = answers.n_fits, answers.n_rows
+    return pd.DataFrame(
+        {
+            "fit": np.repeat(np.arange(n_fits), n_rows),
+            "test_row": np.tile(np.arange(n_rows), n_fits),
+            "truth": np.tile(np.asarray(answers.truth, dtype=np.float64), n_fits),
+            "estimate": np.asarray(answers.estimate, dtype=np.float64).reshape(-1),
+        }
+    )
+
+
 def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     winner = report.winner(panel, NumberAnswers)
     if winner is None:
@@ -89,7 +102,7 @@ def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     title = f"{shows} of {winner.variant}"
     draw = partial(draw_residuals, winner.answers, title, panel.title)
     alt = f"{title} against the true numbers, a point for each test row and seed"
-    yield Picture("residuals", f"{title}: {panel.title}", draw, text.plain(alt))
+    yield Picture("residuals", f"{title}: {panel.title}", draw, text.plain(alt), data=_points_frame(winner.answers))
     found = residuals_by_truth(winner.answers)
     if not found.empty:
         yield by_truth_table(found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.blocks import Block, Words
+from harness.report.blocks import Block, TableBlock, Words
 from harness.report.caption import cautions, coverage, scores_said
 from harness.report.contrasts import not_known, not_tested, tied_with_best
 from harness.report.panels import Panel
@@ -85,9 +85,7 @@ def _table(panel: Panel, own: pd.DataFrame) -> str:
         of_best = panel.rows[panel.rows["variant"] == size.best["variant"]]
         here = (of_best["n_train"] == size.n_train) & (of_best["draw"] == size.draw)
         line = of_best[here if here.any() else of_best["n_train"] == 0].iloc[0]
-        said = (
-            size.said(panel.shown).removeprefix("tied with it: ").replace("nothing is tied with it", "none") or "none"
-        )
+        said = _tied(size, panel)
         rows.append(
             f'<tr><th scope="row">{html.escape(text.size(size.n_train, size.draw, line["n_per_class"]))}</th>'
             f'<td class="name best">{html.escape(panel.shown(str(size.best["variant"]))[:120])}</td>'
@@ -108,12 +106,35 @@ def _table(panel: Panel, own: pd.DataFrame) -> str:
     )
 
 
+def _tied(size: _Size, panel: Panel) -> str:
+    """Return the methods that are as good as the best of a size, for a column of that heading."""
+    return size.said(panel.shown).removeprefix("tied with it: ").replace("nothing is tied with it", "none") or "none"
+
+
+def _plain_table(panel: Panel, own: pd.DataFrame) -> TableBlock:
+    """Return the best at each size as a table of plain text, with all methods behind it."""
+    rows = [
+        [
+            text.size(size.n_train, size.draw),
+            panel.shown(str(size.best["variant"])),
+            _tied(size, panel),
+            text.score(size.best["score"]),
+            str(size.n_methods),
+        ]
+        for size in _sizes(own)
+    ]
+    header = ["labels", "best", "tied with it", panel.scored_by, "compared"]
+    title = "Best at each number of labels"
+    return TableBlock(title, header, rows, n_names=3, in_markdown=False, on_page=False, data=own)
+
+
 def _blocks(report: ReportData, panel: Panel) -> Iterator[Block]:
     own = report.standings_of(panel)
     if own.empty:
         yield Words(html="<p>Nothing was scored.</p>")
     else:
         yield Words(_list(panel, own), _table(panel, own))
+        yield _plain_table(panel, own)
 
 
 views.add("standings", View(position=20, csv=lambda report: report.standings, in_panel=_blocks))
