@@ -302,6 +302,7 @@ def run(
                     outcome = run_cells(prepared, opened, display, workers, policy)
             finally:
                 _say_remarks(display, workers, n_said)
+            sending.hurry()
             observed = None if outcome.interrupted else _observed_cells(opened, outcome.ids, prepared.device.name)
             where = opened.name
     page = None

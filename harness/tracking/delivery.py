@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+from harness.measure import LOWEST_PRIORITY
 from harness.records import Record
 from harness.support import reason_of
 from harness.tracking.runs import tracked_run
@@ -22,7 +23,6 @@ from harness.tracking.tracker import Tracker
 _MOST_WAITING = 1000
 """Number of records that wait for a tracker before further ones are left out."""
 
-_LOWEST_PRIORITY = 19
 _REAP_SECONDS = 0.1
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main(sys.argv[2])"
@@ -85,9 +85,17 @@ class Delivery:
 
     def give_way(self) -> None:
         """Let the process have only what other processes leave of the processors, from now on."""
+        self._set_priority(LOWEST_PRIORITY)
+
+    def hurry(self) -> None:
+        """Give the process this process's priority again, where the system allows that."""
+        if hasattr(os, "getpriority"):
+            self._set_priority(os.getpriority(os.PRIO_PROCESS, 0))
+
+    def _set_priority(self, priority: int) -> None:
         if hasattr(os, "setpriority"):
             with suppress(OSError):
-                os.setpriority(os.PRIO_PGRP, self._process.pid, _LOWEST_PRIORITY)
+                os.setpriority(os.PRIO_PGRP, self._process.pid, priority)
 
     def put(self, record: Record, patience: float = 0.0) -> None:
         """Send a record as soon as the tracker takes it.
