@@ -43,8 +43,8 @@ class Tensorboard(Tracker):
         try:
             for summary in hparams(run.parameters, dict.fromkeys(run.metrics, 0.0)):
                 writer.file_writer.add_summary(summary, walltime=run.began_ms / 1000)
-            for name, value in run.tags.items():
-                writer.add_text(name, value, walltime=run.began_ms / 1000)
+            for name, words in run.tags.items():
+                writer.add_text(name, words, walltime=run.began_ms / 1000)
             for point in run.curve:
                 for name, value in point.values.items():
                     writer.add_scalar(name, value, point.step, walltime=point.time_ms / 1000)
