@@ -42,6 +42,11 @@ def said_of_tracked(found: Tracked, store: str, suite: str | None = None) -> str
     command = ["harness", "export", "--track", found.tracker]
     command += [] if suite is None else ["--suite", suite]
     command += [] if store == DEFAULT_STORE else ["--store", mask_store(store)]
+    if found.goes_on:
+        return (
+            f"{found.tracker}: {n - found.n_unsent:,} of {text.counted(n, 'record')} sent; it is slow, and its process "
+            f"goes on for a minute at most. What is missing then: `{shlex.join(command)}`"
+        )
     were = "was" if found.n_unsent == 1 else "were"
     return (
         f"{found.tracker}: {found.n_unsent:,} of {text.counted(n, 'record')} {were} not sent: {found.why}. The store "

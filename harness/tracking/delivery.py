@@ -25,6 +25,10 @@ _MOST_WAITING = 1000
 
 _REAP_SECONDS = 0.1
 
+_STALLED_SECONDS = 10.0
+_STALLED_START_SECONDS = 60.0
+"""Seconds without an answer, and until the first one, after which a tracker hangs."""
+
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main(sys.argv[2])"
 """Program of the process: it imports what this process would, and nothing from the current folder."""
 
@@ -40,6 +44,7 @@ class Tracked:
         n_known: number of records that it had before.
         n_unsent: number of records that it did not confirm.
         why: why some were not confirmed; None where all were.
+        goes_on: whether its process goes on with these, for a minute at most.
     """
 
     tracker: str
@@ -48,6 +53,7 @@ class Tracked:
     n_known: int
     n_unsent: int
     why: str | None
+    goes_on: bool = False
 
 
 class Delivery:
@@ -62,6 +68,7 @@ class Delivery:
         self._changed = threading.Condition()
         self._waiting: deque[Record] = deque()
         self._is_closed = False
+        self._is_let_go = False
         self._where: str | None = None
         self._counts = dict.fromkeys(("given", "sent", "known", "failed", "left_out"), 0)
         self._broken: str | None = None
@@ -105,6 +112,8 @@ class Delivery:
             patience: seconds to wait for room in the queue while the tracker does not answer.
         """
         with self._changed:
+            if not self._n_open() and self._where is not None:
+                self._answered_at = time.monotonic()  # it had nothing to answer before
             self._counts["given"] += 1
             while self._broken is None and len(self._waiting) >= _MOST_WAITING:
                 left = self._answered_at + patience - time.monotonic()
@@ -117,9 +126,15 @@ class Delivery:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Take no more records; the process ends by itself after those that it has."""
+        """Take no more records."""
         with self._changed:
             self._is_closed = True
+            self._changed.notify_all()
+
+    def _let_go(self) -> None:
+        """Let the process end by itself after the records that it has; it knows how long it may take."""
+        with self._changed:
+            self._is_closed = self._is_let_go = True
             self._changed.notify_all()
 
     def news(self) -> str | None:
@@ -131,7 +146,9 @@ class Delivery:
             return self._broken
 
     def finish(self, patience: float, until: float) -> Tracked:
-        """Wait for the tracker's answers, end its process, and return the outcome.
+        """Wait for the tracker's answers, and return the outcome.
+
+        The process is ended, unless it has records that it may still send.
 
         Args:
             patience: seconds without an answer after which the tracker is given up.
@@ -145,18 +162,28 @@ class Delivery:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            n_unsent = self._n_open() + self._counts["failed"] + self._counts["left_out"]
-            why = None
-            if n_unsent:
-                slow = "it was too slow" if self._where is not None else "it did not start in time"
-                why = self._broken or (slow if self._n_open() or self._counts["left_out"] else self._why_failed)
-            found = Tracked(self.name, self._where, self._counts["sent"], self._counts["known"], n_unsent, why)
-        self.stop()
+            found = self._outcome()
+        if found.goes_on:
+            self.give_way()
+            self._let_go()
+        else:
+            self.stop()
         return found
+
+    def _outcome(self) -> Tracked:
+        counts, n_open = self._counts, self._n_open()
+        n_unsent = n_open + counts["failed"] + counts["left_out"]
+        silent = time.monotonic() - self._answered_at
+        stalled = silent >= (_STALLED_START_SECONDS if self._where is None else _STALLED_SECONDS)
+        goes_on = n_open > 0 and self._broken is None and not stalled
+        slow = "it is slow" if goes_on or not n_open else f"it has not answered for {silent:.0f} s"
+        why = self._broken or (slow if n_open or counts["left_out"] else self._why_failed)
+        where, why = self._where, why if n_unsent else None
+        return Tracked(self.name, where, counts["sent"], counts["known"], n_unsent, why, goes_on)
 
     def stop(self) -> None:
         """End the process and whatever it has started, at once."""
-        self.close()
+        self._let_go()
         with suppress(OSError):
             if os.name == "posix":
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -180,6 +207,8 @@ class Delivery:
                     continue
                 stream.write(line + "\n")
                 stream.flush()
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_let_go)
             stream.close()
 
     def _next(self) -> Record | None:

@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+from contextlib import suppress
 from typing import Any, Final, TextIO
 
 from harness.support import mask_text, reason_of
@@ -21,7 +22,7 @@ MOST_FAILURES: Final = 3
 """Number of runs in a row that a tracker refuses before nothing more is sent to it."""
 
 _LINGER_SECONDS = 60.0
-"""Seconds that a tracker may take for its last runs when the process that sends them is gone."""
+"""Seconds that a tracker may take for its last runs after the run of the grid has ended."""
 
 _SECRET_WORDS = ("key", "token", "secret", "password", "passwd", "credential")
 _SHORTEST_SECRET = 6
@@ -72,8 +73,9 @@ def _own_output() -> TextIO:
 
 
 def _answer(answers: TextIO, **message: Any) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
+    with suppress(OSError):  # the run has ended: what is left is sent all the same
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
 
 
 def _read(runs: queue.SimpleQueue[str | None]) -> None:

@@ -71,13 +71,13 @@ class Sending:
         return [f"Nothing more is sent to {name}: {why}. The run goes on." for name, why in found if why is not None]
 
     def finish(self) -> tuple[Tracked, ...]:
-        """Wait for the last answers for a second at most, or a fiftieth of the run; end the trackers' processes."""
+        """Wait for the last answers for a second at most, or a fiftieth of the run."""
         now = time.monotonic()
         until = now + max(_MOST_SECONDS, _MOST_SHARE * (now - self._began))
         return self._finish(_MOST_SECONDS, until)
 
     def finish_waiting(self) -> tuple[Tracked, ...]:
-        """Wait for all answers, as long as trackers give some; end the trackers' processes."""
+        """Wait for all answers, as long as trackers give some."""
         return self._finish(_PATIENCE_SECONDS, float("inf"))
 
     def _finish(self, patience: float, until: float) -> tuple[Tracked, ...]:
