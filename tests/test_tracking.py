@@ -328,6 +328,7 @@ def test_unknown_and_missing_trackers_are_refused_before_anything_runs(
         read_trackers(3)  # type: ignore[arg-type]
     assert read_trackers(None) == []
     assert "expected one to write" in run_cli("export", cwd=tmp_path, code=2)
+    assert "it goes with --track" in run_cli("export", "a.csv", "--suite", "toy", cwd=tmp_path, code=2)
     assert "expected one of them" in run_cli("export", "a.csv", "--track", "hanging", cwd=tmp_path, code=2)
 
 

@@ -244,7 +244,7 @@ def _export(
 
     With --track, a tracker gets the records that it does not have. The exit code is 1 if some could not be sent.
     """
-    if track is not None or file is None:
+    if track is not None or file is None or suite is not None:
         from harness.cli.track import track_command
 
         raise typer.Exit(track_command(track, file, store, suite, as_json=as_json))

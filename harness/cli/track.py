@@ -13,6 +13,8 @@ from harness.support import UsageError, mask_store
 
 def track_command(track: str | None, file: Path | None, store: str, suite: str | None, *, as_json: bool = False) -> int:
     """Send the records of a store to trackers; return 1 if some could not be sent."""
+    if track is None and file is not None:
+        raise UsageError(f"--suite {suite} was given; it goes with --track.")
     if track is None:
         raise UsageError("No file was given; expected one to write (results.csv), or --track mlflow.")
     if file is not None:
