@@ -81,7 +81,8 @@ def test_measured_scores_are_means_of_the_records(name: str, backbone: str | Non
     [file] = (ROOT / "results" / "reference").rglob("reference.jsonl")
     cells = [(json.loads(line)["cell"], json.loads(line)) for line in file.read_text("utf-8").splitlines()]
     wanted = (name, backbone, task, labels)
-    records = [one for cell, one in cells if tuple(cell[k] for k in ("method", "backbone", "task", "n_train")) == wanted]
+    axes = ("method", "backbone", "task", "n_train")
+    records = [one for cell, one in cells if tuple(cell[name] for name in axes) == wanted]
     assert records
     assert len({record["device"] for record in records}) == 1
     score = statistics.mean(record["score"]["value"] for record in records)

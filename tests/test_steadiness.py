@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.backbones.locate import BackboneFiles
+from harness.measure import steadiness
 from harness.measure.device import Device
 from harness.measure.steadiness import Steadiness, judge_processors, unevenness
 from harness.methods import methods
@@ -75,6 +79,40 @@ def test_a_busy_neighbour_is_noticed() -> None:
         one.join()
     assert said is not None
     assert said.startswith("other processes took ")
+
+
+@pytest.mark.skipif(not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists(), reason="no list of children")
+@pytest.mark.parametrize(("priority", "is_noticed"), [(19, False), (0, True)])
+def test_a_neighbour_that_yields_is_no_disturbance(
+    priority: int, is_noticed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processor seconds are planted, so that other work on this machine changes nothing."""
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.setpriority(os.PRIO_PROCESS, neighbour.pid, priority)
+        monkeypatch.setattr(os, "getppid", os.getpid)  # the neighbour is a child of the process that started this one
+        monkeypatch.setattr(steadiness, "_own_seconds", lambda: 0.0)
+        monkeypatch.setattr(steadiness, "_processor_seconds", lambda: (seconds_of(neighbour.pid), 0.0, 1))
+        wait_for_seconds(neighbour.pid, 0.1)
+        meter = Steadiness()
+        began, before = time.perf_counter(), seconds_of(neighbour.pid)
+        wait_for_seconds(neighbour.pid, before + 0.3)
+        monkeypatch.setattr(meter, "_began", began - 1.0)
+        monkeypatch.setattr(time, "perf_counter", lambda: began + 0.5)
+        assert (meter.disturbance() is not None) == is_noticed
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
+def seconds_of(pid: int) -> float:
+    spent = psutil.Process(pid).cpu_times()
+    return float(spent.user + spent.system)
+
+
+def wait_for_seconds(pid: int, seconds: float) -> None:
+    while seconds_of(pid) < seconds:
+        time.sleep(0.01)
 
 
 def test_remeasure_runs_again_what_was_disturbed_and_nothing_else(

@@ -24,3 +24,5 @@ from .runs import RunResult as RunResult
 from .runs import run as run
 from .speed import InferenceCost as InferenceCost
 from .speed import measure_inference as measure_inference
+from .tracking import said_of_tracked as said_of_tracked
+from .tracking import send_records as send_records

@@ -14,6 +14,7 @@ from harness.api.display import Display, make_display
 from harness.api.known_rows import known_texts
 from harness.api.requests import Several, read_request, read_seconds
 from harness.api.results import Results
+from harness.api.tracking import recorder, show_tracked
 from harness.support import (
     UsageError,
     cache_folder,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from harness.serving import EndpointOptions
     from harness.store import Store
     from harness.tasks import LabelColumns
+    from harness.tracking import Tracked
 
 EXECUTORS = ("local", "ray")
 _ON_OOM = ("record", "halve")
@@ -59,6 +61,7 @@ class RunResult(Results):
         interrupted: whether Ctrl-C ended it early, without a table and a report.
         left_out: one message for each backbone that was asked for and could not be used; the others ran.
         unreached: names of the backbones of which no cell has a record, for want of time.
+        tracked: what each tracker has kept.
     """
 
     store: str
@@ -70,6 +73,7 @@ class RunResult(Results):
     interrupted: bool = False
     left_out: tuple[str, ...] = ()
     unreached: tuple[str, ...] = ()
+    tracked: tuple[Tracked, ...] = ()
 
     @property
     def n_before(self) -> int:
@@ -156,6 +160,7 @@ def run(
     ray_address: str | None = None,
     ray_workers: int | None = None,
     ray_cores: int | None = None,
+    track: Several[str] | None = None,
     progress: bool | Display = True,
 ) -> RunResult:
     """Run the missing cells of a suite, or of your own data, and write a report.
@@ -210,6 +215,8 @@ def run(
         ray_address: with Ray, `auto` or a cluster's address; None starts a cluster here.
         ray_workers: with Ray, number of workers; None is one per GPU, or one per node.
         ray_cores: with Ray, cores of each worker; None shares all of them.
+        track: trackers that get each new record too: some of `mlflow`, `trackio`, `wandb` and `tensorboard`. A tracker
+            that is slow or dead holds up nothing; `harness export --track` sends what is missing.
         progress: whether to show progress (on standard error, or in the notebook); or a display of your own.
 
     Returns:
@@ -227,6 +234,7 @@ def run(
     began = time.monotonic()
     quiet_libraries()
     from harness.measure import Steadiness
+    from harness.tracking import read_trackers
 
     start = Steadiness(with_children=True)
     cell_seconds = read_seconds(cell_limit, "--cell-limit")
@@ -241,6 +249,7 @@ def run(
         raise UsageError(f"--throughput {throughput} was given; expected how many cells to run at a time.")
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise UsageError(f"--price-per-hour {price_per_hour:g} was given; expected a number from 0 on.")
+    trackers = read_trackers(track)
     request = read_request(
         suite, data, text, label, test, name, metric, max_length, strict, tasks, methods, sizes, seeds, budgets,
         backbone, backbones, tune, device, mirror, kind=kind, label_separator=label_separator, prompt=prompt,
@@ -251,6 +260,7 @@ def run(
     from harness.report import check_report_folder
     from harness.schedule import Limits, Policy, prepare_plan, run_cells
     from harness.store import Store
+    from harness.tracking import Sending
 
     folder = None if reports is None else Path(checked_path("reports", reports, "a folder")) / request.suite.name
     source = find_store(store)
@@ -259,9 +269,12 @@ def run(
         check_report_folder(folder, inputs=[source], option="--reports")
     display = make_display(progress)
     limits = Limits(cell_seconds, host_limit_bytes())
-    with _executor(
-        executor, device, limits, throughput, ray_address, ray_workers, ray_cores, deterministic=deterministic
-    ) as workers:
+    with (
+        Sending(trackers) as sending,
+        _executor(
+            executor, device, limits, throughput, ray_address, ray_workers, ray_cores, deterministic=deterministic
+        ) as workers,
+    ):
         workers.warm_up()  # it imports torch while this process imports what plots and reads the data
         from harness.report import Observer, write_report
 
@@ -277,7 +290,9 @@ def run(
             remeasure=remeasure,
             price_per_hour=price_per_hour,
             inference=inference,
+            recorded=recorder(sending, display),
         )
+        sending.give_way()  # they have started meanwhile; the cells are measured
         with Store.open(source) as opened:
             if disturbance is not None and _has_work(prepared, opened):
                 display.say(f"Note: the machine is busy: {disturbance}. {_meaning_of_busy(prepared)}")
@@ -288,6 +303,7 @@ def run(
                     outcome = run_cells(prepared, opened, display, workers, policy)
             finally:
                 _say_remarks(display, workers, n_said)
+            sending.hurry()
             observed = (
                 None if outcome.interrupted else _observed_cells(opened, outcome.ids, prepared.device.name, observer)
             )
@@ -297,6 +313,8 @@ def run(
         page = write_report(
             observed, folder, formats=("png",), texts=known_texts(prepared.tasks.values()), prices=costs
         )
+    tracked = sending.finish()
+    show_tracked(tracked, display, source, request.suite.name)
     return RunResult(
         observed,
         page,
@@ -309,6 +327,7 @@ def run(
         interrupted=outcome.interrupted,
         left_out=(*prepared.left_out, *outcome.left_out),
         unreached=outcome.unreached,
+        tracked=tracked,
     )
 
 

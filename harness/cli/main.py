@@ -28,6 +28,7 @@ from harness.cli.options import (
     PriceFileOption,
     SourceOption,
     StoreOption,
+    TrackOption,
     with_grid,
 )
 from harness.cli.streams import COMPARE, INSPECT, KEEP, Commands, make_streams_tolerant, print_masked_traceback
@@ -108,6 +109,7 @@ def _run(
         typer.Option(help="With --executor ray: number of workers. Default: one per GPU, or one per node."),
     ] = None,
     ray_cores: Annotated[int | None, typer.Option(help="With --executor ray: cores of each worker.")] = None,
+    track: TrackOption = None,
     show: Annotated[bool, typer.Option("--open", help="Open the report's page in the browser.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a summary as JSON on standard output; all else on standard error.")
@@ -227,11 +229,11 @@ def _report(
 @app.command("export", rich_help_panel=KEEP)
 def _export(
     file: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             help="File to write, whose name ends in .csv, .jsonl or .parquet; a folder for --format eee.",
         ),
-    ],
+    ] = None,
     form: Annotated[
         str,
         typer.Option(
@@ -243,11 +245,23 @@ def _export(
     instances: Annotated[
         bool, typer.Option("--instances", help="For eee: the answers to single test rows too.")
     ] = False,
+    track: TrackOption = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="With --track: only records that a run of this suite made.", autocompletion=complete_suite),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the records as a table, or for other tools."""
+    """Write the records as a table or for other tools, or send them to trackers.
+
+    With --track, a tracker gets the records that it does not have. The exit code is 1 if some could not be sent.
+    """
+    if track is not None or file is None or suite is not None:
+        from harness.cli.track import track_command
+
+        raise typer.Exit(track_command(track, file, store, suite, as_json=as_json))
     from harness.cli.inspect import export_command
 
     export_command(file, store, form=form, instances=instances, overwrite=overwrite, as_json=as_json)

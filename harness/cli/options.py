@@ -171,6 +171,14 @@ LabelPriceOption = Annotated[
     float | None, typer.Option(help="Price of one label, in your currency. Default: labels cost nothing.")
 ]
 
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Send each record to these trackers: mlflow, trackio, wandb, tensorboard.",
+        autocompletion=complete_words("mlflow", "trackio", "wandb", "tensorboard"),
+    ),
+]
+
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the answer as JSON on standard output; all else goes to standard error.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -142,6 +143,7 @@ def _summary(result: RunResult, next_command: str | None) -> dict[str, Any]:
         "left_out": result.left_out,
         "unreached": result.unreached,
         "answer": result.answer,
+        "tracked": [asdict(one) for one in result.tracked],
         "busy": result.busy,
         "next": next_command,
         "rows": _rows(result),

@@ -55,5 +55,6 @@ from .signs import is_in_long_step as is_in_long_step
 from .signs import long_step as long_step
 from .signs import n_signs as n_signs
 from .signs import show_progress as show_progress
+from .steadiness import LOWEST_PRIORITY as LOWEST_PRIORITY
 from .steadiness import Steadiness as Steadiness
 from .steadiness import unevenness as unevenness

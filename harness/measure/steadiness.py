@@ -33,11 +33,17 @@ _MOST_SLOW: Final = 0.1
 _LEAST_WINDOWS = 8
 _STAT = Path("/proc/stat")
 
+LOWEST_PRIORITY: Final = 19
+"""Priority of processes beside a run that take only what its cells leave of the processors (`nice`)."""
+
 
 class Steadiness:
     """Counter of other work, from its creation to `disturbance`, on the processors that this process may use.
 
     It needs Linux, with these processors listed one by one in `/proc/stat`; elsewhere it finds nothing.
+
+    A run's trackers are children of the process that started this one. At the lowest priority they get some 1.5 % of a
+    processor that a cell uses, so their work is no disturbance.
 
     Args:
         with_children: whether the work of this process's children is its own.
@@ -46,6 +52,7 @@ class Steadiness:
     def __init__(self, *, with_children: bool = False) -> None:
         self._began = time.perf_counter()
         self._own_seconds = _family_seconds if with_children else _own_seconds
+        self._beside = {} if with_children else _yielding_seconds(os.getppid())
         self._own = self._own_seconds()
         self._all = _processor_seconds()
 
@@ -56,6 +63,9 @@ class Steadiness:
         if self._all is None or now is None or wall < _SHORTEST_SECONDS:
             return None
         (busy, stolen, n), own = now, self._own_seconds() - self._own
+        if self._beside:
+            beside = _yielding_seconds(os.getppid())
+            own += sum(beside[pid] - before for pid, before in self._beside.items() if pid in beside)
         return judge_processors(busy - self._all[0], stolen - self._all[1], own, wall * n)
 
 
@@ -98,6 +108,27 @@ def _own_seconds() -> float:
     """Return the processor seconds of this process, over all threads."""
     spent = psutil.Process().cpu_times()
     return float(spent.user + spent.system)
+
+
+def _yielding_seconds(pid: int) -> dict[int, float]:
+    """Return the processor seconds of a process's children of the lowest priority and of their children, by number."""
+    found: dict[int, float] = {}
+    for child in _children(pid):
+        with contextlib.suppress(OSError, psutil.Error):
+            process = psutil.Process(child)
+            if child != os.getpid() and process.nice() == LOWEST_PRIORITY:
+                spent = process.cpu_times()
+                found |= {child: float(spent.user + spent.system)} | _yielding_seconds(child)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of a process, without reading all processes of the machine; empty if they are unknown."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError, ValueError):  # the thread has just ended
+            found += [int(child) for child in listed.read_text(encoding="ascii").split()]
+    return found
 
 
 def _family_seconds() -> float:

@@ -69,6 +69,7 @@ class Policy:
         remeasure: whether cells that were disturbed while they were measured (`Record.unsteady`) are run again.
         price_per_hour: price of the device, for the records; None where it was not stated.
         inference: whether to measure the cost of using each fitted model, after the cell has its score.
+        recorded: called with each record once it is stored; the run waits for it.
     """
 
     retry_failed: bool = False
@@ -77,6 +78,7 @@ class Policy:
     remeasure: bool = False
     price_per_hour: float | None = None
     inference: bool = False
+    recorded: Callable[[Record], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -349,6 +351,8 @@ class _Run:
         except DuplicateError:
             return  # the claim had expired, say on a machine that was asleep: the first record stays
         self.n_run += 1
+        if self._policy.recorded is not None:
+            self._policy.recorded(record)
         self._estimator.add(record, job.planned)
         if record.status == "out_of_memory" and self._policy.halve_on_oom:
             self._halve(job.planned, record)

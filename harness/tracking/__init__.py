@@ -1,0 +1,5 @@
+"""Send records to experiment trackers, from processes that cannot hold up a run."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+"""Trackers, one file each. A file imports its tracker's library inside its functions."""
