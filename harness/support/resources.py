@@ -1,7 +1,7 @@
 """Find files shipped with the package (suites, reference results), and the cache folder.
 
-Shipped files are at the top level of the repository (`suites/`, `results/reference/`, `results/earlier/`), where people look for them, and
-inside the package in a wheel. Both are found, so `harness run NAME` works from any folder.
+Shipped files are at the top level of the repository (`suites/`, `results/reference/`, `results/earlier/`), where people
+look for them, and inside the package in a wheel. Both are found, so `harness run NAME` works from any folder.
 """
 
 from __future__ import annotations
