@@ -62,6 +62,12 @@ def test_a_size_that_a_task_lacks_is_left_out_of_defaults_and_refused_when_asked
         prepare_plan(Request(suite=larger.model_copy(update={"sizes": ("100000",)}), device="cpu"))
 
 
+def test_a_size_that_is_selected_from_parts_is_left_out_where_a_task_lacks_it(suite: Suite) -> None:
+    larger = suite.model_copy(update={"sizes": ("16", "100000")})
+    asked = Request(suite=larger, device="cpu", methods=["linear-probe"], seeds=[1], sizes=["16", "100000"])
+    assert cells_of(asked) == [("linear-probe", 16, 1, 0)]
+
+
 def test_a_cap_of_test_rows_lowers_that_of_every_task(suite: Suite, tmp_path: Path) -> None:
     path = tmp_path / "capped.yaml"
     path.write_text("include: [sentiment]\ntest_cap: 100\n")

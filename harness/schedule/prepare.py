@@ -160,7 +160,7 @@ def prepare_plan(
     notes += not_found
     device = find(request.device)
     planned: list[list[PlannedCell]] = []
-    impossible: list[str] | None = [] if request.sizes is None else None
+    impossible: list[str] | None = [] if request.sizes is None or suite.parts else None  # options select from parts
     for part in parts:
         of_part = [methods[place] for text in part.methods for place in places.get(text, ())]
         present = [tasks[name] for name in part.tasks if name in tasks]
