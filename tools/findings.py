@@ -33,7 +33,10 @@ def reference() -> pd.DataFrame:
     records = [one for one in stream_source(str(Path(str(shipped("results/reference"))))) if _is_own(one)]
     frame = tidy_frame(records)
     frame["accuracy"] = [_accuracy(one) for one in records]
-    per_class = [f"{n:g}/class" if draw == "balanced" else None for n, draw in zip(frame["n_per_class"], frame["draw"])]
+    per_class = [
+        f"{n:g}/class" if draw == "balanced" else None
+        for n, draw in zip(frame["n_per_class"], frame["draw"], strict=True)
+    ]
     frame["size"] = [named or str(n) for named, n in zip(per_class, frame["n_train"], strict=True)]
     frame["encoder"] = frame["backbone"].fillna("").str.split("/").str[-1]
     return frame[frame["status"] == "ok"]
@@ -105,7 +108,9 @@ def gap(first: pd.DataFrame, second: pd.DataFrame, on: Sequence[str] = ("task", 
     return Gap(mean, mean - half, mean + half, {str(k): float(v) for k, v in by_task.items()}, n_seeds)
 
 
-def ratio(first: pd.DataFrame, second: pd.DataFrame, column: str, on: Sequence[str] = ("task", "size", "seed")) -> float:
+def ratio(
+    first: pd.DataFrame, second: pd.DataFrame, column: str, on: Sequence[str] = ("task", "size", "seed")
+) -> float:
     """Return the median ratio of a cost over the pairs of two sets of cells."""
     pairs = first.merge(second, on=list(on), suffixes=("", "_other"))
     return float((pairs[column] / pairs[f"{column}_other"]).astype(float).median())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api.results import Records, Results, stream_records
+from harness.api.results import Records, Results, records_of
 from harness.records import Record
 from harness.store import of_suite
 from harness.support import UsageError, check_output_folder, checked_path, find_store, spelt_for_caller, uncollected
@@ -97,15 +97,15 @@ def _reports(name: str, source: Records, *, by_suite: bool, is_only: bool) -> It
         _refuse_report(Path(source))
     if not by_suite:
         whole = isinstance(source, Results) and source.observations
-        yield name, whole or observe(stream_records(name, source))
+        yield name, whole or observe(records_of(name, source))
         return
-    kept = source if isinstance(source, str | Path) else list(stream_records(name, source))
+    kept = source if isinstance(source, str | Path) else list(records_of(name, source))
     for suite in sorted({record.suite for record in _streamed(name, kept)}):
         yield suite if is_only else f"{name} {suite}", observe(of_suite(_streamed(name, kept), suite))
 
 
 def _streamed(name: str, source: Records) -> Iterable[Record]:
-    return stream_records(name, source)
+    return records_of(name, source)
 
 
 def _refuse_report(path: Path) -> None:

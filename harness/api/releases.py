@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from harness.api.results import Records, Results, stream_records
+from harness.api.results import Records, Results, records_of
 from harness.records import Record
 from harness.support import UsageError, mask_store, real_number, spelt_for_caller, uncollected
 
@@ -83,29 +83,29 @@ def _named(sources: dict[str, Records | None]) -> list[tuple[str, RecordSource]]
 def _observed(argument: str, source: Records) -> RecordSource:
     if isinstance(source, Results) and source.observations is not None:
         return source.observations
-    return stream_records(argument, source)
+    return records_of(argument, source)
 
 
 def _by_release(sources: dict[str, Records], by: By) -> list[tuple[str, RecordSource]]:
     """Return the records of each release, the earliest first; each is read when it is needed."""
     kept = {
-        name: source if isinstance(source, str | Path) else list(stream_records(name, source))
+        name: source if isinstance(source, str | Path) else list(records_of(name, source))
         for name, source in sources.items()
     }
     started: dict[str, str] = {}
     for name, source in kept.items():
-        for record in stream_records(name, source):
+        for record in records_of(name, source):
             release, date = _release(record, by), record.provenance.started_at
             started[release] = min(date, started.get(release, date))
     order = sorted(
         started, key=lambda release: (_numbers(release) if by == "version" else [], started[release], release)
     )
 
-    def records_of(release: str) -> Iterable[Record]:
+    def of_release(release: str) -> Iterable[Record]:
         for name, source in kept.items():
-            yield from (record for record in stream_records(name, source) if _release(record, by) == release)
+            yield from (record for record in records_of(name, source) if _release(record, by) == release)
 
-    return [(release, records_of(release)) for release in order]
+    return [(release, of_release(release)) for release in order]
 
 
 def _release(record: Record, by: By) -> str:

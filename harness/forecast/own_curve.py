@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, ndtr, ndtri
 
-from harness.forecast.curves import logit_variance, shrunk
 from harness.forecast.pooled import Doubles
+from harness.forecast.scale import logit_variance, shrunk
 
 
 @dataclass(frozen=True)

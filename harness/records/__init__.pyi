@@ -60,6 +60,7 @@ from .served import ServedFacts as ServedFacts
 from .upgrade import fit_length_of as fit_length_of
 from .upgrade import highest_of as highest_of
 from .upgrade import is_accelerator as is_accelerator
+from .upgrade import is_earlier_evidence as is_earlier_evidence
 from .upgrade import of_earlier as of_earlier
 from .upgrade import role_of as role_of
 from .validation import check_record as check_record

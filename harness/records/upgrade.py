@@ -160,12 +160,15 @@ def is_accelerator(device: str) -> bool:
     return re.search(r"\d+ threads?$", device) is None
 
 
-def of_earlier(record: Record, folder: str, file: str) -> Record | None:
-    """Return an earlier result with the facts in the names of its folder and file; None if it is not evidence."""
-    if file in _NO_EVIDENCE_FILES:
-        return None
+def is_earlier_evidence(file: str) -> bool:
+    """Return whether the earlier results in a file of this name are evidence of methods."""
+    return file not in _NO_EVIDENCE_FILES
+
+
+def of_earlier(record: Record, folder: str) -> Record:
+    """Return an earlier result with the fact in the name of its folder: whether two cells ran at a time."""
     if folder.endswith(_SHARED_FOLDER):
-        return record.replaced(provenance=replace(record.provenance, cells_at_a_time=2))
+        return replace(record, provenance=replace(record.provenance, cells_at_a_time=2))
     return record
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from harness.records import KnownTexts, Record, of_earlier, read_jsonl
+from harness.records import KnownTexts, Record, is_earlier_evidence, of_earlier, read_jsonl
 from harness.support import UsageError, shipped, unknown_name
 
 
@@ -64,17 +64,19 @@ def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
 def reference_records() -> Iterator[Record]:
     """Yield the reference results that are evidence of methods, without predictions.
 
-    Earlier results follow for kinds of task that the reference lacks.
+    Earlier results follow for what the reference lacks: a method on a backbone, for a kind of task.
     """
-    kinds: set[str | None] = set()
+    present: set[tuple[str | None, str | None, str]] = set()
     for _, file in _files(shipped("results/reference")):
         for record in read_jsonl(file, with_predictions=False, checked=False):
-            kinds.add(record.kind)
+            present.add((record.kind, record.cell.backbone, record.cell.method))
             yield record
     for folder, file in _files(shipped("results/earlier")):
+        if not is_earlier_evidence(file.name):
+            continue
         for record in read_jsonl(file, with_predictions=False, checked=False):
-            if record.kind not in kinds and (known := of_earlier(record, folder, file.name)) is not None:
-                yield known
+            if (record.kind, record.cell.backbone, record.cell.method) not in present:
+                yield of_earlier(record, folder)
 
 
 def reference_grids() -> Iterator[Record]:
