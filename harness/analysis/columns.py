@@ -407,8 +407,8 @@ def read_values(columns: Sequence[Column], batches: Iterable[Sequence[Record]], 
             if named := attributes[part]:
                 read, absent = _reader(*(name for name, _ in named)), (None,) * len(named)
                 by_record = (absent if one is None else read(one) for one in objects)
-                for (_, i), several in zip(named, zip(*by_record, strict=True), strict=True):
-                    found[i].extend(several)
+                for (_, i), column_values in zip(named, zip(*by_record, strict=True), strict=True):
+                    found[i].extend(column_values)
             for get, i in functions[part]:
                 found[i].extend(None if one is None else get(one) for one in objects)
 
