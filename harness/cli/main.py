@@ -256,7 +256,8 @@ def _export(
 ) -> None:
     """Write the records as a table or for other tools, or send them to trackers.
 
-    With --track, a tracker gets the records that it does not have. The exit code is 1 if some could not be sent.
+    A table has one row per cell. A tracker gets the records that it does not have. The exit code is 1 if some
+    could not be sent.
     """
     if track is not None or file is None or suite is not None:
         from harness.cli.track import track_command
