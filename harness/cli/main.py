@@ -254,7 +254,7 @@ def _export(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the records as a table or for other tools, or send them to trackers.
+    """Write the records as a table, or for other tools.
 
     A table has one row per cell. A tracker gets the records that it does not have. The exit code is 1 if some
     could not be sent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -64,19 +65,23 @@ def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
 def reference_records() -> Iterator[Record]:
     """Yield the reference results that are evidence of methods, without predictions.
 
-    Earlier results follow for what the reference lacks: a method on a backbone, for a kind of task.
+    Earlier results follow for what the reference lacks: a method on a backbone, for a task. Their tasks are those of the
+    reference: shipped tasks, of which the reference scores fewer test rows.
     """
-    present: set[tuple[str | None, str | None, str]] = set()
+    present: set[tuple[str, str | None, str]] = set()
+    data: dict[str, str] = {}
     for _, file in _files(shipped("results/reference")):
         for record in read_jsonl(file, with_predictions=False, checked=False):
-            present.add((record.kind, record.cell.backbone, record.cell.method))
+            present.add((record.cell.task, record.cell.backbone, record.cell.method))
+            data[record.cell.task] = record.cell.data
             yield record
     for folder, file in _files(shipped("results/earlier")):
         if not is_earlier_evidence(file.name):
             continue
         for record in read_jsonl(file, with_predictions=False, checked=False):
-            if (record.kind, record.cell.backbone, record.cell.method) not in present:
-                yield of_earlier(record, folder)
+            if (record.cell.task, record.cell.backbone, record.cell.method) not in present:
+                cell = replace(record.cell, data=data.get(record.cell.task, record.cell.data))
+                yield replace(of_earlier(record, folder), cell=cell)
 
 
 def reference_grids() -> Iterator[Record]:
