@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.analysis import tidy_frame
+from harness.planning import load_suite, resolve_parts
 from harness.records import Record
 from harness.store import stream_source
 from harness.support import shipped
@@ -141,3 +143,34 @@ def spread(size: str, method: str, encoder: str) -> float:
 def seconds(method: str, size: str, encoder: str | None, tasks: Sequence[str] | None = None) -> float:
     """Return the median seconds of training, encoding included, over tasks and seeds."""
     return float(np.median(choose(method, size, encoder, tasks)["train_seconds"].astype(float)))
+
+
+def measured_parts() -> str:
+    """Return a table of the parts of the suite `reference`: how many of their cells have a record."""
+    suite = load_suite("reference")
+    found = reference()
+    present = set(zip(found["task"], found["encoder"], found["method"], found["size"], found["seed"], strict=True))
+    without_labels = {(task, encoder, method) for task, encoder, method, size, _ in present if size == "0"}
+    rows = []
+    for at, part in enumerate(resolve_parts(suite), start=1):
+        encoders = [name.rpartition("/")[2] for name in part.backbones or ()]
+        wanted = set(itertools.product(part.tasks, encoders, part.methods, part.sizes, part.seeds))
+        n_measured = sum(_has_record(cell, present, without_labels) for cell in wanted)
+        methods = ", ".join(f"`{name}`" for name in part.methods[:7]) + (" and others" if len(part.methods) > 7 else "")
+        sizes, seeds = ", ".join(part.sizes), ", ".join(map(str, part.seeds))
+        rows.append(
+            (at, len(part.tasks), ", ".join(encoders), methods, sizes, seeds, f"{n_measured:,} of {len(wanted):,}")
+        )
+    headings = ("part", "tasks", "backbone", "methods", "labels", "seeds", "measured")
+    return table(headings, rows, right=(0, 1, 6))
+
+
+def _has_record(
+    cell: tuple[str, str, str, str, int], present: set[tuple[object, ...]], without_labels: set[tuple[object, ...]]
+) -> bool:
+    task, encoder, method, size, seed = cell
+    numbers = {"16/class": "800"} if task == "trec_fine" else {}
+    sizes = (size, numbers.get(size, size))
+    without_encoder = any((task, "", method, one, seed) in present for one in sizes)
+    with_encoder = any((task, encoder, method, one, seed) in present for one in sizes)
+    return with_encoder or without_encoder or (task, encoder, method) in without_labels

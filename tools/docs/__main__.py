@@ -1,4 +1,4 @@
-"""`python -m tools.docs`: write the generated reference pages, or check with `--check` that they are up to date.
+"""`python -m tools.docs`: write the reference pages and the findings, or check with `--check` that they are up to date.
 
 The navigation in zensical.toml is generated too.
 """
@@ -11,8 +11,9 @@ import itertools
 import sys
 from pathlib import Path
 
+from tools.docs.findings_page import findings_page
 from tools.docs.navigation import with_navigation
-from tools.docs.pages import NOTICE, make_pages
+from tools.docs.pages import NOTICE, generated, make_pages
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -26,8 +27,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare without writing")
     check = parser.parse_args().check
     made = make_pages()
-    found = {path: path.read_text("utf-8") for path in [CONFIG, *sorted(REFERENCE.rglob("*.md"))]}
+    findings = DOCS / "findings.md"
+    existing = [CONFIG, *([findings] if findings.exists() else []), *sorted(REFERENCE.rglob("*.md"))]
+    found = {path: path.read_text("utf-8") for path in existing}
     pages = {REFERENCE / name: text for name, text in made.items()}
+    pages[findings] = generated(findings_page())
     pages[CONFIG] = with_navigation(found[CONFIG], DOCS, made)
     left_over = [path for path, text in found.items() if NOTICE in text and path not in pages]
     changed = [path for path, text in pages.items() if found.get(path) != text]

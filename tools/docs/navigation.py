@@ -72,7 +72,12 @@ def with_navigation(config: str, docs: Path, generated: Iterable[str]) -> str:
         ("Explanation", "explanation"),
     ):
         lines += [f'  {{ "{title}" = [', *_part(part, known), "  ] },"]
-    for title, page in (("Findings", "findings"), ("Glossary", "glossary"), ("Compatibility", "compatibility")):
+    for title, page in (
+        ("Findings", "findings"),
+        ("Earlier findings", "earlier-findings"),
+        ("Glossary", "glossary"),
+        ("Compatibility", "compatibility"),
+    ):
         lines += [f'  {{ "{title}" = "{page}.md" }},'] if f"{page}.md" in known else []
     lines += [
         '  { "Decisions" = [',

@@ -23,4 +23,9 @@ def make_pages() -> dict[str, str]:
         "report-files.md": report_files_page(),
         **method_pages(),
     }
-    return {name: f"{NOTICE}\n\n{text.strip()}\n" for name, text in pages.items()}
+    return {name: generated(text) for name, text in pages.items()}
+
+
+def generated(text: str) -> str:
+    """Return a page with the notice that it is generated."""
+    return f"{NOTICE}\n\n{text.strip()}\n"
