@@ -10,7 +10,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import multivariate_normal
 
-from harness.forecast.curves import logit_variance, shrunk
+from harness.forecast.scale import logit_variance, shrunk
 from harness.forecast.own_curve import (
     BENDS,
     OWN_CURVES,
