@@ -65,6 +65,12 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
             f"All scores of {metric} lie above {highest:g}, the highest there is: they seem to be percents. Import "
             "them again as fractions."
         )
+    below = [point for point in points if points[0].highest is None and point.score < 0]
+    if below:
+        raise UsageError(
+            f"There is no advice by {metric}: it has no upper end, and {text.counted(len(below), 'score')} below 0, as "
+            f"on {_listed(sorted({point.task for point in below}))}. Expected scores of 0 or more."
+        )
     if question.min_score is not None and not question.min_score < highest:
         raise UsageError(
             f"--min-score {question.min_score:g} was given; expected less than {highest:g}, the highest {metric}."
