@@ -94,3 +94,10 @@ def test_negative_scores_without_an_upper_end_are_refused(records: list[Record])
     own = scored(records, "log_likelihood", lambda x: x - 1, highest=None)
     with pytest.raises(UsageError, match=r"log_likelihood: it has no upper end, and .* below 0"):
         answer(own)
+
+
+def test_a_store_of_published_results_alone_says_why_nothing_counts(records: list[Record]) -> None:
+    published = [dataclasses.replace(r, facts=dataclasses.replace(r.facts, measured_by="SetFit")) for r in records]
+    assert gather([*records, *published[:5]]).n_left_out == 0  # the same records twice
+    with pytest.raises(UsageError, match=f"{len(records)} scored records of results that other tools"):
+        answer(published)

@@ -33,6 +33,12 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     Raises:
         UsageError: there are none; or their metric has no such score as is asked for.
     """
+    if not evidence.points and evidence.n_left_out:
+        raise UsageError(
+            f"There is no record to advise from: {text.counted(evidence.n_left_out, 'scored record')} of results that "
+            "other tools or projects published, which are no evidence of the methods here. Run a suite first, or name "
+            "another store."
+        )
     if not evidence.points:
         raise UsageError("There is no record with a score to advise from. Run a suite first, or name another store.")
     points = [point for point in evidence.points if point.kind == question.kind]

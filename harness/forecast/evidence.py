@@ -93,6 +93,7 @@ class Evidence:
         n_records: number of scored records behind the points.
         devices: number of scored records by device.
         accelerators: devices whose memory is an accelerator's own, not the process's.
+        n_left_out: number of scored records that are no evidence of methods, such as those that other tools measured.
     """
 
     points: tuple[Point, ...]
@@ -100,6 +101,7 @@ class Evidence:
     n_records: int
     devices: Counter[str]
     accelerators: frozenset[str] = frozenset()
+    n_left_out: int = 0
 
     @property
     def kinds(self) -> list[str]:
@@ -113,9 +115,11 @@ def gather(records: Iterable[Record]) -> Evidence:
     A configuration that lacks settings which a later one has is the same one, from before those settings existed.
     A record that comes twice (a store that has imported the reference results) counts once.
     """
-    kept = usable(records)
+    scored = [record for record in records if record.status == "ok" and record.score is not None]
+    kept = usable(scored)
     kept = [record for record in kept if record.facts.measured_by is None]  # probes of other encoders: `published_in`
     kept = list({(r.id, r.device, r.attempt): r for r in kept}.values())
+    n_left_out = len({(r.id, r.device, r.attempt) for r in scored}) - len(kept)
     latest: dict[tuple[Any, ...], int] = {}
     for record in kept:
         latest[_mended(record)] = max(latest.get(_mended(record), 0), record.cell.version)
@@ -142,6 +146,7 @@ def gather(records: Iterable[Record]) -> Evidence:
         len(kept),
         Counter(record.device for record in kept),
         frozenset(record.device for record in kept if record.cost.peak_device_bytes),
+        n_left_out,
     )
 
 
