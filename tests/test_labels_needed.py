@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import random
 from collections.abc import Callable
@@ -114,6 +115,15 @@ def test_labels_for_a_score_already_reached_and_for_one_out_of_reach(task: Task)
     never = asked(task, curve("a", line(-1.0, 0.02)), min_score=0.999)
     assert "does not reach" in needed_in_words(never["a"], never)
     assert never.to_dict()["methods"][0]["needed"]["labels"]["value"] is None
+
+
+def test_a_score_below_the_whole_interval_is_reached_even_where_the_number_cannot_be_told(task: Task) -> None:
+    found = asked(task, curve("a", line(1.0, 0.2)), min_score=0.6)
+    own = found["a"]
+    assert own.needed is not None
+    wide = dataclasses.replace(own.needed, labels=Interval(40.0, 7.0, float(found.n_labels), is_told=False))
+    said = needed_in_words(dataclasses.replace(own, needed=wide), found)
+    assert said == f"a reaches {found.metric} 0.6 with the labels there are."
 
 
 def test_wide_gains_are_not_told(task: Task) -> None:

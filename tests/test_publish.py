@@ -368,3 +368,17 @@ def test_pages_work_from_a_folder_and_fit_a_phone(site: Path, tmp_path: Path) ->
             assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, page
             assert browser.execute_script("return getComputedStyle(document.body).maxWidth") != "none"  # it has styles
         assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"reports": 3, "files": []}', '{"reports": [3], "files": []}'])
+def test_a_damaged_list_of_a_site_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / staging.SITE_FILE).write_text(content)
+    with pytest.raises(StoreError, match="not the list of files of a published site"):
+        staging.reports_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "a/b", ""])
+def test_a_site_lists_only_folders_of_its_own(tmp_path: Path, name: str) -> None:
+    (tmp_path / staging.SITE_FILE).write_text(json.dumps({"reports": ["a-b", name], "files": []}))
+    with pytest.raises(StoreError, match="expected lower-case letters, digits and hyphens"):
+        staging.reports_of(tmp_path)

@@ -48,7 +48,8 @@ class Advice:
             the score to reach keeps all methods out, they are those without it.
         cost_unit: unit of the costs of tiers: `training seconds`; or `seconds` or `money` with predictions and labels.
         predictions: number of predictions that the costs of tiers include; 0 where they are training seconds.
-        highest: best possible score; None where there is none, as with a perplexity.
+        highest: upper end of the metric's range; None where there is none, as with a perplexity.
+        higher_is_better: direction of the metric.
         relaxations: changes of limits that would buy something beyond chance, the most helpful first.
         reach: chance of the score that was asked for, and the labels needed, where no method is expected to reach it.
         more: sentences on what a higher limit, or more labels, would buy.
@@ -69,6 +70,7 @@ class Advice:
     cost_unit: Unit = "training seconds"
     predictions: float = 0
     highest: float | None = 1.0
+    higher_is_better: bool = True
     relaxations: tuple[Relaxation, ...] = ()
     reach: Reach | None = None
 
@@ -164,6 +166,7 @@ def answer_question(
         notes=(*notes, *found.notes),
         bases=bases,
         highest=answering.scale.highest,
+        higher_is_better=answering.scale.higher_is_better,
     )
     if spending is not None:
         answer = with_spending(answer, answering.points, spending)

@@ -64,7 +64,8 @@ def violated(
             unknown.append(name)
         elif limit is not None and value is not None and value > limit:
             over[name] = value
-    if question.min_score is not None and (score < question.min_score) == higher_is_better:
+    wanted = question.min_score
+    if wanted is not None and (score < wanted if higher_is_better else score > wanted):
         over["min_score"] = score
     return over, tuple(unknown)
 

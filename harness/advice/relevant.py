@@ -33,6 +33,12 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
     Raises:
         UsageError: there are none; or their metric has no such score as is asked for.
     """
+    if not evidence.points and evidence.n_left_out:
+        raise UsageError(
+            f"There is no record to advise from: {text.counted(evidence.n_left_out, 'scored record')} of results that "
+            "other tools or projects published, which are no evidence of the methods here. Run a suite first, or name "
+            "another store."
+        )
     if not evidence.points:
         raise UsageError("There is no record with a score to advise from. Run a suite first, or name another store.")
     points = [point for point in evidence.points if point.kind == question.kind]
@@ -64,6 +70,12 @@ def relevant(question: Question, evidence: Evidence) -> tuple[list[Point], list[
         raise UsageError(
             f"All scores of {metric} lie above {highest:g}, the highest there is: they seem to be percents. Import "
             "them again as fractions."
+        )
+    below = [point for point in points if points[0].highest is None and point.score < 0]
+    if below:
+        raise UsageError(
+            f"There is no advice by {metric}: it has no upper end, and {text.counted(len(below), 'score')} below 0, as "
+            f"on {_listed(sorted({point.task for point in below}))}. Expected scores of 0 or more."
         )
     if question.min_score is not None and not question.min_score < highest:
         raise UsageError(

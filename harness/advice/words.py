@@ -156,7 +156,7 @@ def _matters(choice: AdvisedMethod, answer: Advice) -> bool:
     if answer.question.backbones is not None or choice.why_not or not answer.tiers:
         return True
     best = answer.choice(answer.tiers[-1].method)
-    is_ahead = choice.score > best.score if answer.highest is not None else choice.score < best.score
+    is_ahead = choice.score > best.score if answer.higher_is_better else choice.score < best.score
     return is_ahead and abs(choice.score - best.score) > TIE * (answer.highest or best.score)
 
 

@@ -145,10 +145,10 @@ def needed_in_words(one: MethodCurve, found: LabelsNeeded) -> str:
             f"{one.method} does not reach {goal} with {_round(needed.most)} labels "
             f"(chance {wording.percent(needed.chance)})."
         )
+    if labels.high <= found.n_labels:  # even where the number that was enough cannot be told
+        return f"{one.method} reaches {goal} with the labels there are."
     if not labels.is_told:
         return f"{one.method}: how many labels {goal} needs {_UNTOLD} (80 %: {_span(labels)})."
-    if labels.high <= found.n_labels:
-        return f"{one.method} reaches {goal} with the labels there are."
     return f"{one.method} needs about {_round(labels.value)} labels for {goal} (80 %: {_span(labels)})."
 
 

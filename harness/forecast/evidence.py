@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from harness.forecast.pooled import Lift
 from harness.forecast.texts import KnownTexts, TaskTexts
 from harness.metrics import IN_UNITS
-from harness.records import Facts, PublishedEncoder, PublishedResult, Record, encode, variants
+from harness.records import Facts, PublishedEncoder, PublishedResult, Record, Score, encode, variants
 
 _Member = TypeVar("_Member")
 
@@ -93,6 +93,7 @@ class Evidence:
         n_records: number of scored records behind the points.
         devices: number of scored records by device.
         accelerators: devices whose memory is an accelerator's own, not the process's.
+        n_left_out: number of scored records that are no evidence of methods, such as those that other tools measured.
     """
 
     points: tuple[Point, ...]
@@ -100,6 +101,7 @@ class Evidence:
     n_records: int
     devices: Counter[str]
     accelerators: frozenset[str] = frozenset()
+    n_left_out: int = 0
 
     @property
     def kinds(self) -> list[str]:
@@ -113,9 +115,11 @@ def gather(records: Iterable[Record]) -> Evidence:
     A configuration that lacks settings which a later one has is the same one, from before those settings existed.
     A record that comes twice (a store that has imported the reference results) counts once.
     """
-    kept = usable(records)
+    scored = [record for record in records if record.status == "ok" and record.score is not None]
+    kept = usable(scored)
     kept = [record for record in kept if record.facts.measured_by is None]  # probes of other encoders: `published_in`
     kept = list({(r.id, r.device, r.attempt): r for r in kept}.values())
+    n_left_out = len({(r.id, r.device, r.attempt) for r in scored}) - len(kept)
     latest: dict[tuple[Any, ...], int] = {}
     for record in kept:
         latest[_mended(record)] = max(latest.get(_mended(record), 0), record.cell.version)
@@ -131,15 +135,18 @@ def gather(records: Iterable[Record]) -> Evidence:
         name = f"{label}, cut at {cell.budget.label()}" if _is_cut(record) else label
         task = tasks[cell.task, cell.data]
         groups[task, cell.backbone, name, cell.n_train, cell.draw].append(record)
+    points = [
+        _point(task, name, members, majorities.get((members[0].cell.task, members[0].cell.data)))
+        for (task, _, name, _, _), group in groups.items()
+        for members in _of_one_metric(group)
+    ]
     return Evidence(
-        tuple(
-            _point(task, name, members, majorities.get((members[0].cell.task, members[0].cell.data)))
-            for (task, _, name, _, _), members in groups.items()
-        ),
+        _told_apart(points),
         KnownTexts.of_records(kept, tasks),
         len(kept),
         Counter(record.device for record in kept),
         frozenset(record.device for record in kept if record.cost.peak_device_bytes),
+        n_left_out,
     )
 
 
@@ -295,6 +302,47 @@ def _point(task: str, name: str, records: list[Record], majority: float | None) 
     )
 
 
+def _of_one_metric(records: list[Record]) -> list[list[Record]]:
+    """Return the records of a cell's seeds, apart where they share no metric: scores of two metrics have no mean."""
+    found: defaultdict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.score is not None:
+            found[_range_of(record.score)].append(record)
+    if len(found) == 1 or all(_value_of(record, "accuracy") is not None for record in records):
+        return [records]
+    return list(found.values())
+
+
+def _range_of(score: Score | Point) -> tuple[str, bool, float | None]:
+    """Return the metric, its direction and the upper end of its range."""
+    return score.metric, score.higher_is_better, score.highest
+
+
+def _value_of(record: Record, metric: str) -> float | None:
+    score = record.score
+    return None if score is None else score.value if score.metric == metric else score.others.get(metric)
+
+
+def _told_apart(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Return the points with one metric for each name: the range with most records keeps it, others are named by it.
+
+    Tools write metrics of the same name as fractions or percentages, or as errors.
+    """
+    ranges: defaultdict[str, Counter[tuple[str, bool, float | None]]] = defaultdict(Counter)
+    for point in points:
+        ranges[point.metric][_range_of(point)] += point.n_records
+    usual = {metric: found.most_common(1)[0][0] for metric, found in ranges.items()}
+
+    def named(point: Point) -> Point:
+        if _range_of(point) == usual[point.metric]:
+            return point
+        up_to = "no upper end" if point.highest is None else f"up to {point.highest:g}"
+        better = "higher" if point.higher_is_better else "lower"
+        return replace(point, metric=f"{point.metric} ({up_to}, {better} is better)")
+
+    return tuple(map(named, points))
+
+
 def _scores(records: list[Record]) -> tuple[str, list[float]]:
     """Return a metric and the score of each seed.
 
@@ -304,7 +352,7 @@ def _scores(records: list[Record]) -> tuple[str, list[float]]:
     scores = [(record.cell.seed, record.score) for record in records if record.score is not None]
     metric, known = scores[0][1].metric, [score.value for _, score in scores]
     for shared in ("accuracy", *(("pearson",) if metric in IN_UNITS else ())):
-        found = [s.value if s.metric == shared else s.others.get(shared) for _, s in scores]
+        found = [_value_of(record, shared) for record in records]
         if all(value is not None for value in found):
             metric, known = shared, [value for value in found if value is not None]
             break

@@ -24,14 +24,14 @@ class Scale:
     def there(self, score: float) -> float:
         """Return the value of a score on the scale."""
         if self.highest is None:
-            return -math.log(max(score, 1.0))
+            return math.log(max(score, _LEAST_UNBOUNDED)) * (1 if self.higher_is_better else -1)
         clipped = min(max(score / self.highest, _LEAST), 1 - _LEAST)
         return math.log(clipped / (1 - clipped)) * (1 if self.higher_is_better else -1)
 
     def back(self, value: float) -> float:
         """Return the score of a value on the scale."""
         if self.highest is None:
-            return math.exp(-value)
+            return math.exp(value if self.higher_is_better else -value)
         return self.highest / (1 + math.exp(-value if self.higher_is_better else value))
 
     @property
@@ -91,6 +91,9 @@ def logit_variance(share: float, n_rows: float) -> float:
 _LEAST_CHANCE: Final = 1e-4
 
 _LEAST: Final = 0.001
+
+_LEAST_UNBOUNDED: Final = 1e-6
+"""Least score of a metric without an upper end, such as a perplexity or an error rate: logarithms need one above 0."""
 
 _TYPICAL_COUNTS: Final = 4
 """Number of a cell's own seeds that the typical variance between seeds counts as much as."""

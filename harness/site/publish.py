@@ -23,7 +23,7 @@ from harness.site.addresses import address_of
 from harness.site.changes import changes_since, entry_of
 from harness.site.facts import Facts, Listed, facts_of, read_facts, write_facts
 from harness.site.items import Addresses, Item, items_of, write_item
-from harness.site.staging import SITE_FILE, files_of, relative_files, staged
+from harness.site.staging import SITE_FILE, files_of, relative_files, reports_of, staged
 from harness.site.state import save_state
 from harness.support import UsageError, text
 
@@ -98,7 +98,7 @@ def publish_reports(out: Path, sources: Sequence[Source], prices: Prices = NO_PR
                     name: last["changes"][f"n_{name}"]
                     for name in ("scores", "train", "predict", "memory", "failed", "missing")
                 }
-        others = [name for name in _reports_of(out) if name not in addresses.values()]
+        others = [name for name in reports_of(out) if name not in addresses.values()]
         found = {name: read_facts(out / name) for name in others}
         found |= {name: read_facts(stage / name) for name in addresses.values()}
         _write(stage / "index.html", pages.index_page(found, shared.styles))
@@ -189,11 +189,6 @@ def _earlier(folder: Path) -> Facts | None:
 
 def _files_of_picture(address: str) -> tuple[str, str]:
     return f"{ITEMS}/{address}.svg", f"{ITEMS}/{address}.html"
-
-
-def _reports_of(site: Path) -> list[str]:
-    path = site / SITE_FILE
-    return list(json.loads(path.read_text("utf-8"))["reports"]) if path.is_file() else []
 
 
 def _write(path: Path, content: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import filecmp
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.support import StoreError, UsageError
 SITE_FILE = "site.json"
 """Name of the file that lists the files of a site; each lists only what the harness wrote."""
 
+_FOLDER = re.compile(r"[a-z0-9-]+")
 _STAGE = ".publishing"
 _COMPLETE = ".complete"
 
@@ -65,15 +67,39 @@ def files_of(site: Path) -> set[str]:
     Raises:
         StoreError: the list cannot be read.
     """
+    return set(_listing(site, "files"))
+
+
+def reports_of(site: Path) -> list[str]:
+    """Return the folders of the reports of a site; none where there is no site.
+
+    Raises:
+        StoreError: the list cannot be read, or names something else than a folder of the site.
+    """
+    found = _listing(site, "reports")
+    for name in found:
+        if not _FOLDER.fullmatch(name):
+            raise StoreError(
+                f"{site / SITE_FILE} names the report {name!r}; expected lower-case letters, digits and hyphens. "
+                "Restore it, or name another folder."
+            )
+    return found
+
+
+def _listing(site: Path, name: str) -> list[str]:
+    """Return a list of texts in a site's file; an empty one where there is no site."""
     path = site / SITE_FILE
     if not path.is_file():
-        return set()
+        return []
     try:
-        return set(json.loads(path.read_text("utf-8"))["files"])
+        found = json.loads(path.read_text("utf-8"))[name]
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise TypeError(f"{name} is no list of texts")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{path} is not the list of files of a published site: {error}. Restore it, or name another folder."
         ) from error
+    return found
 
 
 def relative_files(folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ COLLECTION: Final = "adaptation-harness"
 RECORD: Final = "adaptation_harness_record"
 """Name of the detail that holds the whole record as JSON."""
 
-_NOT_PORTABLE: Final = re.compile(r'[<>:"\\|?*\x00-\x1f]')
+_NOT_PORTABLE: Final = re.compile(r'[<>:"\\|?*\x00-\x1f\ud800-\udfff]')
 _RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?|data", re.IGNORECASE)
 _GENERATION: Final = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_new_tokens": "max_tokens"}
 
@@ -236,8 +236,10 @@ class _Bounds(NamedTuple):
 
 
 def _bounds(metric: str, value: float, record: Record) -> _Bounds:
-    """Return range and direction of a metric: as the harness defines it, else as the record states or without ends."""
+    """Return range and direction of a metric: as the harness defines it, else as the record states or its name says."""
     from harness.metrics import metrics
+    from harness.store.importing.fields import ResultRow
+    from harness.store.importing.outside import points_down
 
     if metric in metrics.names():
         spec = metrics.get(metric)
@@ -248,7 +250,8 @@ def _bounds(metric: str, value: float, record: Record) -> _Bounds:
     own = score is not None and score.metric == metric
     stated = score.highest if own and score is not None else None
     high = stated if stated is not None and value <= stated else math.inf
-    return _Bounds(-math.inf, high, score.higher_is_better if own and score is not None else True, is_known=False)
+    is_up = score.higher_is_better if own and score is not None else not points_down(metric, ResultRow({}, metric))
+    return _Bounds(-math.inf, high, is_up, is_known=False)
 
 
 def _bound(value: float) -> float | str:

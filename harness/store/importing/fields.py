@@ -56,7 +56,15 @@ UNKNOWN: Final = "unknown"
 SEED_BY_ROW: Final = "row"
 """Value of `seed` for a table whose otherwise equal rows are repeated runs."""
 
-_LOWER: Final = frozenset({"perplexity", "loss", "error", "wer", "cer", "mae", "mse", "rmse", "nll", "ppl"})
+_LOWER: Final = frozenset(
+    {
+        *("perplexity", "ppl", "loss", "nll", "bpb", "error", "errors", "err", "wer", "cer", "ter", "ece"),
+        *("mae", "mse", "rmse", "brier", "distance", "levenshtein", "latency"),
+    }
+)
+"""Words in the names of metrics of which lower values are better."""
+
+_LOWER_NAMES: Final = frozenset({"bits_per_byte"})
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
 _LARGEST = 1e30
 
@@ -122,7 +130,7 @@ class ResultRow:
         said = self.text("higher_is_better")
         if said is None:
             words = re.split(r"[^a-z]+", metric.lower())
-            return metric.lower() != "calibration_error" and not _LOWER & set(words)
+            return metric.lower() not in _LOWER_NAMES and not _LOWER & set(words)
         if said.lower() in _TRUE | _FALSE:
             return said.lower() in _TRUE
         raise UsageError(f"{self.where}: higher_is_better is {_shown(said)}; expected true or false.")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from harness.records import MAX_SEED, Predictions, Record, check_record, dump, payload_of
+from harness.records import MAX_SEED, Predictions, Record, Score, check_record, dump, payload_of
 from harness.store.importing.fields import ResultRow
 from harness.support import StoreError, UsageError, is_secret_name, mask_text
 
@@ -30,15 +30,15 @@ _SECRET: Final = re.compile(
 )
 """Names of settings that hold secrets, beside those of `is_secret_name`."""
 
+_ROUNDING: Final = 1e-6
+"""Distance from the end of a metric's range that rounding explains."""
+
 _LAST_SECOND: Final = 2**31 - 1
 _HALF_WIDTH: Final = 1.959964
 """Half the width of a normal 95 % interval, in standard errors."""
 
 _HUNDREDFOLD: Final = frozenset({"bleu", "chrf", "ter", "sacrebleu", "rouge1", "rouge2", "rougeL", "rougeLsum"})
 _CORRELATIONS: Final = frozenset({"mcc", "matthews", "pearson", "spearman", "kendall", "correlation", "corrcoef"})
-_LOWER: Final = frozenset(
-    {"bits_per_byte", "brier_score", "ece", "edit_distance", "levenshtein", "ter", "calibration_error"}
-)
 _ENDLESS: Final = frozenset({"perplexity", "ppl", "loss", "nll", "mae", "mse", "rmse", "wer", "cer", "bits", "elo"})
 
 
@@ -194,7 +194,7 @@ def interval(
 
 def points_down(metric: str, row: ResultRow) -> bool:
     """Return whether lower values of a metric are better, by its name alone."""
-    return metric.lower() in _LOWER or not row.higher_is_better(metric)
+    return not row.higher_is_better(metric)
 
 
 def highest_by_name(metric: str, value: float) -> float | None:
@@ -249,12 +249,33 @@ def row_scores(metric: str, rows: str, values: list[float]) -> Predictions:
     return Predictions(rows=rows, statistics={metric: whole if np.array_equal(whole, found) else found})
 
 
+def refuse_beyond_range(score: Score, where: str) -> None:
+    """Refuse a score that its metric cannot have, where the metric is one of the harness.
+
+    Raises:
+        UsageError: it is outside the metric's range.
+    """
+    from harness.metrics import metrics
+
+    if score.metric not in metrics.names():
+        return
+    spec = metrics.get(score.metric)
+    high = math.inf if spec.high is None else spec.high
+    if not spec.low - _ROUNDING <= score.value <= high + _ROUNDING:
+        expected = f"{spec.low:g} or more" if spec.high is None else f"{spec.low:g} to {spec.high:g}"
+        raise UsageError(
+            f"{where}: {score.metric} is {score.value:g}; expected {expected}. Is it a percentage, or another metric?"
+        )
+
+
 def checked(record: Record, where: str) -> Record:
-    """Return a record if a store could read it back.
+    """Return a record if a store could read it back and its metric can have its score.
 
     Raises:
         UsageError: a field is out of range; the message names it.
     """
+    if record.score is not None:
+        refuse_beyond_range(record.score, where)
     try:
         check_record(json.loads(dump({**payload_of(record), "predictions": None})))
     except StoreError as error:

@@ -11,6 +11,7 @@ from typing import Final
 
 import pandas as pd
 
+from harness.records import highest_of
 from harness.store.importing.fields import SCORE_FIELDS, ResultRow, listed
 from harness.support import UsageError
 
@@ -20,6 +21,18 @@ _OWN_SCALE: Final = frozenset(
     {"perplexity", "ppl", "loss", "nll", "mae", "mse", "rmse", "bleu", "sacrebleu", "chrf", "ter", "wer", "cer"}
 )
 """Metrics without a range of 0 to 1, which keep their own scale."""
+
+
+_TO_HUNDRED: Final = frozenset({"bleu", "sacrebleu", "chrf", "ter"})
+"""Those of them that go to 100."""
+
+
+def usual_highest(metric: str, value: float) -> float | None:
+    """Return the upper end of a metric in a table, by its name; None where it has none."""
+    words = set(re.split(r"[^a-z]+", metric.lower()))
+    if words & _TO_HUNDRED:
+        return 100.0 if value <= 100 else None
+    return None if words & _OWN_SCALE else highest_of(metric)
 
 
 def to_fractions(rows: Sequence[ResultRow], scale: str | None, path: Path) -> list[ResultRow]:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import pandas as pd
 
 from harness.analysis import EXPORT_COLUMNS
-from harness.records import STATUSES, Budget, Cell, Cost, Record, Score, Status, highest_of
+from harness.records import STATUSES, Budget, Cell, Cost, Record, Score, Status
 from harness.store.importing import scales
 from harness.store.importing.fields import (
     CELL_FIELDS,
@@ -27,6 +27,7 @@ from harness.store.importing.fields import (
     imported,
     listed,
 )
+from harness.store.importing.outside import refuse_beyond_range
 from harness.support import UsageError, unknown_name
 
 EXPORT: Final = {name: name for name in FIELDS if name not in ("variant", "higher_is_better")}
@@ -223,8 +224,9 @@ def _record(row: ResultRow, cell: Cell, path: Path) -> Record:
         low, high = row.number("score_low"), row.number("score_high")
         if low is not None and high is not None and not low <= value <= high:
             raise UsageError(f"{row.where}: score is {value:g}, outside score_low to score_high ({low:g} to {high:g}).")
-        better, highest = row.higher_is_better(metric), highest_of(metric)
+        better, highest = row.higher_is_better(metric), scales.usual_highest(metric, value)
         score = Score(metric, value, low, high, better, _n_test(row), highest=highest)
+        refuse_beyond_range(score, row.where)
     seconds = {name: row.number(name, least=0.0) for name in COSTS_SECONDS}
     if seconds["tune_seconds"] is None:
         seconds["tune_seconds"] = _rest(row, seconds)
