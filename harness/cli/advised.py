@@ -104,7 +104,7 @@ def _add(table: Table, choice: AdvisedMethod) -> None:
 
 def _spending_table(answer: Advice, *, every: bool) -> Table:
     """Return what tiers and all prompted methods cost in use; with `every`, all that fit."""
-    title = "Cost in use: seconds of 1,000 predictions; price of training, labels and 1,000"
+    title = "Cost in use: seconds of 1,000 predictions; prices of training, of labels and of 1,000 predictions"
     has_prices = any(one.price_per_1000 is not None for one in answer.spending)
     title = title if has_prices else title.partition(";")[0]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
