@@ -102,7 +102,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         curve = fit_curve(scores, Slopes([]).expect(1000, 3, "tfidf"))
         some, sure = Interval(3.0, 1.0, 5.0), Interval(0.85, 0.84, 0.86)
         needed = Needed(Interval(4000.0, 1500.0, math.inf, is_told=False), 16000.0, 0.7)
-        one = MethodCurve("tfidf", {1000: 0.85}, {1: sure, 4: sure}, {4: some}, {1: 1.0, 4: 1.0}, needed, 1.0, curve)
+        one = MethodCurve(
+            "tfidf", {1000: 0.85}, {1: sure, 4: sure}, {4: some}, {1: 1.0, 4: 1.0}, needed, 1.0, 500, curve
+        )
         return LabelsNeeded("t", "accuracy", True, True, 1000, 500, (one,), (), 0.9, {"lora": "no time"}, 9, 2.0)
 
     monkeypatch.setattr("harness.cli.labels.labels_needed", labels_needed)

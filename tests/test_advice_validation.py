@@ -219,3 +219,11 @@ def test_many_classes_and_few_labels_have_wide_intervals() -> None:
     for method, choice in few.items():
         assert choice.score < usual[method].score
         assert choice.high - choice.low > usual[method].high - usual[method].low
+
+
+def test_a_ratio_of_regrets_without_an_upper_end_says_so() -> None:
+    from harness.cli.advise import _share_with_interval
+
+    assert _share_with_interval(1.0, 0.76, 1.27) == "1.00 (0.76 to 1.27)"
+    assert _share_with_interval(1.81, 0.77, 1142.25) == "1.81 (0.77 or more)"
+    assert _share_with_interval(1.81, 0.77, float("inf")) == "1.81 (0.77 or more)"

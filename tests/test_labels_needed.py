@@ -7,6 +7,7 @@ import dataclasses
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def test_a_crossing_is_where_the_lines_meet() -> None:
 def test_a_crossing_that_may_be_anywhere_is_not_told() -> None:
     (found,) = crossings({"probe": exact(1.0, 0.10, 0.3), "full": exact(0.97, 0.15)}, 1000)
     assert not found.labels.is_told
-    assert "cannot be told" in crossing_in_words(found)
+    said = crossing_in_words(found, 8000)
+    assert "cannot be told" in said
+    assert f"a chance of {100 * found.chance:.0f} %" in said
 
 
 def test_lines_that_do_not_meet_have_no_crossing() -> None:
@@ -63,6 +66,26 @@ def curve(method: str, shares: tuple[float, ...], n_rows: float = 1e5) -> Measur
     sizes = (125.0, 250.0, 500.0, 1000.0)
     scores = tuple(Scores(n, (share,), n_rows, 1.0) for n, share in zip(sizes, shares, strict=True))
     return MeasuredCurve(method, method, scores, 1.0)
+
+
+def test_methods_scored_on_fewer_rows_are_named(task: Task) -> None:
+    whole = replace(curve("a", line(1.0, 0.3)), n_scored=300)
+    found = asked(task, whole, replace(curve("b", line(0.2, 0.3)), n_scored=100))
+    assert found.n_scored == 300
+    assert any("fewer rows" in said and "b (100)" in said and "a (" not in said for said in conclusions(found))
+    assert not any("fewer rows" in said for said in conclusions(asked(task, whole)))
+
+
+def test_a_change_of_the_leader_below_the_labels_there_are_is_said_only_if_told(task: Task) -> None:
+    found = asked(task, curve("a", line(1.0, 0.3)), curve("b", line(0.2, 0.3)))
+    vague = Crossing("b", "a", Interval(300.0, 130.0, math.inf, is_told=False), 0.7)
+    told = Crossing("b", "a", Interval(300.0, 200.0, 400.0), 0.99)
+    later = Crossing("b", "a", Interval(math.inf, 1500.0, math.inf, is_told=False), 0.4)
+    for one, is_said in ((vague, False), (told, True), (later, True)):
+        assert (
+            any("ahead of" in said or "overtakes" in said for said in conclusions(replace(found, crossings=(one,))))
+            == is_said
+        )
 
 
 def line(level: float, slope: float) -> tuple[float, ...]:
@@ -142,7 +165,7 @@ def test_conclusions_name_the_rival_and_the_missing_prior(task: Task) -> None:
 
 def test_crossing_in_words() -> None:
     told = Crossing("probe", "full", Interval(903.0, 612.0, 1490.0), 0.9)
-    assert crossing_in_words(told) == "From about 900 labels on, full overtakes probe (80 %: 610 to 1,500)."
+    assert crossing_in_words(told, 8000) == "From about 900 labels on, full overtakes probe (80 %: 610 to 1,500)."
 
 
 def test_parts_score_every_row_once(task: Task) -> None:

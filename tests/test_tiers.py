@@ -234,17 +234,23 @@ def test_when_nothing_fits_each_limit_is_named_and_the_most_helpful_change_comes
 
 def test_unknown_costs_are_listed_apart_with_the_command_that_tells_them():
     records = [dataclasses.replace(r, cost=Cost()) if r.cell.method == "full" else r for r in grids()]
-    answer = answer_question(Question(n_train=256, train_seconds=1e6), records)
+    behind = answer_question(Question(n_train=256, train_seconds=1e6), records)
+    assert [one.method for one in behind.not_known] == ["full"]
+    assert words.unknown_costs(behind) == []  # it is not expected to be better than what fits
+    answer = answer_question(Question(n_train=2048, train_seconds=1e6), records)
     assert [one.method for one in answer.not_known] == ["full"]
     (line,) = words.unknown_costs(answer)
-    assert "training time of full" in line
+    assert "full (" in line
+    assert "its training time is not known" in line
     assert "`harness probe --methods full`" in line
     assert not any("full" in said for said in words.excluded(answer))
     free = answer_question(Question(n_train=2048, task="a"), records)
     assert "full" not in [tier.method for tier in free.tiers]
     assert free.best is not None
     assert free.best.method == "full"  # the first choice, at a cost that is not known
-    assert any("Not known" in said for said in words.beside(free))
+    assert any("Possibly better: full" in said for said in words.beside(free))
+    later = next(said for said in free.more if said.startswith("With 8,192 labels"))
+    assert free.tiers[-1].method in later  # what more labels buy is said of the best tier, not of another method
 
 
 # ---- questions

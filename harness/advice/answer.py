@@ -286,7 +286,10 @@ def _with_more(answer: Advice, found: Found, answering: Answering, largest: int)
             largest,
         )
         more += reach.sentences
-    more += _labels_buy(question, best, answering, largest)
+    shown = best
+    if best is not None and ahead is not None and best.method not in {tier.method for tier in answer.tiers}:
+        shown = answer.choice(ahead)  # the best has an unknown cost: what the table shows as best is compared
+    more += _labels_buy(question, shown, answering, largest)
     return replace(answer, relaxations=relaxations, reach=reach, more=tuple(more))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from harness.advice.choices import LEVEL_95, AdvisedMethod, Beliefs
 from harness.advice.limits import reasons, violated
 from harness.advice.on_backbones import OnBackbones
+from harness.advice.parameters import trained_parameters
 from harness.advice.question import Question
 from harness.forecast import CostModel, Curves, Doubles, Point, TaskTexts, measured_of
 from harness.records import flagged_default, prompts_model
@@ -134,7 +135,7 @@ class Answering:
                 "train_seconds": expected.seconds.get(method),
                 "peak_memory_bytes": expected.memory.get(method),
                 "predict_milliseconds": None if predict is None else 1000 * predict,
-                "trainable_parameters": _typical(point.trainable for point in own),
+                "trainable_parameters": trained_parameters(own, question.n_train, question.classes),
             }
             over[method], unknown = violated(question, costs, score, higher_is_better=self.scale.higher_is_better)
             why_not = reasons(over[method], unknown)

@@ -31,7 +31,8 @@ class AdvisedMethod:
         method: label of the configuration; with "cut at" a budget that ended its fits.
         score, low, high: expected score and its 80 % interval. Where chance is known, none is below it.
         train_seconds, peak_memory_bytes, predict_milliseconds: expected on the device; None where nothing was measured.
-        trainable_parameters, stored_bytes: as measured.
+        trainable_parameters: expected for so many labels and classes, from what was measured.
+        stored_bytes: as measured.
         fits: whether it is within all limits.
         why_not: reasons why it does not fit.
         is_tied: whether it cannot be told from the best that fits (at 95 %).

@@ -144,17 +144,31 @@ def unknown_costs(answer: Advice) -> list[str]:
         named = [best] if probe is None or probe is best else [probe, best]
         costs = sorted({CALLED[name] for one in named for name in one.unknown})
         listed = " and ".join(f"{one.method} ({text.score(one.score)})" for one in named)
-        more = f", and of {len(own) - len(named)} more" if len(own) > len(named) else ""
-        found.append(f"Not known: {' and '.join(costs)} of {listed}{more}. {_command(answer, named, costs)}")
+        rest = [one for one in own if one not in named]
+        few = ", measured on 1 or 2 tasks only" if rest and all(one.has_few_tasks for one in rest) else ""
+        cost, command = " and ".join(costs), _command(answer, named, costs)
+        if all(_is_ahead(one, answer) for one in own):
+            verb, that = ("is", "that") if len(costs) == 1 else ("are", "those")
+            more = f", nor {verb} {that} of {len(rest)} more{few}" if rest else ""
+            its = "its" if len(named) == 1 else "their"
+            found.append(f"Possibly better: {listed}, but {its} {cost} {verb} not known{more}. {command}")
+        else:
+            more = f", and of {len(rest)} more{few}" if rest else ""
+            found.append(f"Not known: {cost} of {listed}{more}. {command}")
     if len(ordered) > _MOST_GROUPS:
         found.append(f"Nor are the costs of {len(ordered) - _MOST_GROUPS} more backbones known.")
     return found
 
 
 def _matters(choice: AdvisedMethod, answer: Advice) -> bool:
-    """Return whether a method of unknown cost is asked for, or may be limited by it, or is expected to be the best."""
-    if answer.question.backbones is not None or choice.why_not or not answer.tiers:
-        return True
+    """Return whether a method of unknown cost is asked for, or is expected to be the best, or nothing else fits."""
+    return answer.question.backbones is not None or not answer.tiers or _is_ahead(choice, answer)
+
+
+def _is_ahead(choice: AdvisedMethod, answer: Advice) -> bool:
+    """Return whether a method is expected to be ahead of the best tier by more than a tie."""
+    if not answer.tiers:
+        return False
     best = answer.choice(answer.tiers[-1].method)
     is_ahead = choice.score > best.score if answer.higher_is_better else choice.score < best.score
     return is_ahead and abs(choice.score - best.score) > TIE * (answer.highest or best.score)

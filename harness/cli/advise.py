@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.table import Table
@@ -70,7 +70,7 @@ def validate_command(kind: str, store: str, *, reference: bool, as_json: bool = 
     best = found.best_plain_rule
     if best is not None:
         console.print(
-            f"Regret of advice over that of the best plain rule ({best}): {_with_interval(*found.share(best))}."
+            f"Regret of advice over that of the best plain rule ({best}): {_share_with_interval(*found.share(best))}."
         )
     mean, low, high = found.coverage()
     by_task = {task: share for task, (share, _) in found.coverage_by("task").items()}
@@ -134,6 +134,17 @@ def validate_encoders_command(published: Path | None, *, as_json: bool = False) 
         markup=False,
         highlight=False,
     )
+
+
+_MOST_TIMES: Final = 10.0
+"""Largest ratio of two regrets that is printed: beyond, the divisor is near 0, and the ratio says nothing."""
+
+
+def _share_with_interval(mean: float, low: float, high: float) -> str:
+    """Format a ratio of regrets; its interval has no upper end where the divisor may be 0."""
+    if math.isnan(mean) or high <= _MOST_TIMES:
+        return _with_interval(mean, low, high)
+    return f"{mean:.2f} ({low:.2f} or more)"
 
 
 def _with_interval(mean: float, low: float, high: float) -> str:

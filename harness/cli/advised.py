@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.advice import Advice, AdvisedMethod, answer_in_words
 from harness.analysis import said_break_even
+from harness.cost import probes
 from harness.support import mask_store, text
 
 _N_SHOWN: Final = 12
@@ -45,7 +46,10 @@ def show(answer: Advice, n_own: int, store: str, *, reference: bool, every: bool
         console.print(_spending_table(answer, every=every))
     say(words.after)
     console.print()
-    say([" ".join([*words.notes, _source(n_own, store, reference=reference)])], "dim")
+    source = _source(n_own, store, reference=reference)
+    if reference and not n_own and answer.question.device is None and not _is_probed(answer.device):
+        source += " `harness probe` measures steps on this machine, so that seconds are those of this machine."
+    say([" ".join([*words.notes, source])], "dim")
     if answer.bases and (every or answer.question.backbones is not None):
         say(["What the answer for each backbone rests on:"], "dim")
         say([f"- {basis.sentence('MTEB')}" for basis in answer.bases[:_N_SHOWN]], "dim")
@@ -104,7 +108,7 @@ def _add(table: Table, choice: AdvisedMethod) -> None:
 
 def _spending_table(answer: Advice, *, every: bool) -> Table:
     """Return what tiers and all prompted methods cost in use; with `every`, all that fit."""
-    title = "Cost in use: seconds of 1,000 predictions; price of training, labels and 1,000"
+    title = "Cost in use: seconds of 1,000 predictions; prices of training, of labels and of 1,000 predictions"
     has_prices = any(one.price_per_1000 is not None for one in answer.spending)
     title = title if has_prices else title.partition(";")[0]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -128,6 +132,11 @@ def _spending_table(answer: Advice, *, every: bool) -> Table:
             Text("prompted" if one.is_prompted else text.plain(one.against or text.ABSENT), style="dim"),
         )
     return table
+
+
+def _is_probed(device: str | None) -> bool:
+    """Return whether the user has probed a device; True where no device has costs."""
+    return device is None or any(probe.device == device for probe in probes())
 
 
 def _source(n_own: int, store: str, *, reference: bool) -> str:

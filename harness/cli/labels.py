@@ -92,22 +92,26 @@ def _gain(gain: Interval, found: LabelsNeeded) -> str:
 
 def conclusions(found: LabelsNeeded) -> list[str]:
     """Return what follows from the figures, one line each."""
+    leader = found.methods[0]
     unit = "points" if found.in_points else f"units of {found.metric}"
     lines = [
         f"Gains in {unit} over {wording.counted(found.n_labels, 'label')}, with 80 % intervals. Scores are of new "
         f"rows; {wording.counted(found.n_scored, 'row')} were scored."
     ]
-    lines += [crossing_in_words(one) for one in found.crossings]
-    leader = found.methods[0]
+    fewer = [f"{one.method} ({one.n_scored:,})" for one in found.methods if one.n_scored < found.n_scored]
+    if fewer:
+        lines.append(f"Scored on fewer rows, since the time was short: {', '.join(fewer)}. Try a longer --within.")
+    ahead = [one for one in found.crossings if one.labels.is_told or not one.labels.value < found.n_labels]
+    lines += [crossing_in_words(one, 2 * max(leader.gains) * found.n_labels) for one in ahead]
     rivals = [one for one in found.methods[1:] if one.best[4] >= _WORTH_SAYING]
-    followers = {crossing.follower for crossing in found.crossings}
+    followers = {crossing.follower for crossing in ahead}
     lines += [
         f"{one.method} may be ahead of the others with {4 * found.n_labels:,} labels "
         f"(chance {wording.percent(one.best[4])})."
         for one in rivals
         if one.method not in followers
     ]
-    if not found.crossings and not rivals and len(found.methods) > 1:
+    if not ahead and not rivals and len(found.methods) > 1:
         lines.append(f"{leader.method} probably stays the best of these methods up to {4 * found.n_labels:,} labels.")
     if found.min_score is not None:
         lines += [needed_in_words(one, found) for one in found.methods]
@@ -121,13 +125,21 @@ _WORTH_SAYING = 0.2
 """Chance of being the best from which another method is mentioned."""
 
 
-def crossing_in_words(crossing: Crossing) -> str:
-    """Return from how many labels on a method is ahead of another."""
+def crossing_in_words(crossing: Crossing, most: int) -> str:
+    """Return from how many labels on a method is ahead of another.
+
+    Args:
+        crossing: the change of the leader.
+        most: most labels that curves are read up to.
+    """
     labels = crossing.labels
     if not labels.is_told or not math.isfinite(labels.value):
         span = _span(labels)
         where = f"from how many labels on {_UNTOLD}" + (f" (80 %: {span})" if span else "")
-        return f"{crossing.follower} probably overtakes {crossing.leader}; {where}."
+        chance = (
+            f"is ahead of {crossing.leader} with {most:,} labels with a chance of {wording.percent(crossing.chance)}"
+        )
+        return f"{crossing.follower} {chance}; {where}."
     return (
         f"From about {_round(labels.value)} labels on, {crossing.follower} overtakes {crossing.leader} "
         f"(80 %: {_span(labels)})."

@@ -38,7 +38,8 @@ def publish_command(
     for name, page in published.reports.items():
         say(f"{name}: {page}", console)
         if any(worse := published.regressions.get(name, {}).values()):
-            say(f"  {text.counted(sum(worse), 'regression')} since it was published last; see its page What changed.")
+            changes = page.with_name("changes.html")
+            say(f"  {text.counted(sum(worse), 'regression')} since it was published last: {changes}", console)
     say(f"Site: {published.index}", console)
     if show:
         open_page(published.index, console)

@@ -62,6 +62,7 @@ class MethodCurve:
         best: probability that no other method does better, by multiple: 1, 2 and 4.
         needed: labels for the least score that was asked for; None where none was.
         seconds: duration of its fits.
+        n_scored: number of rows that its scores rest on; fewer than of other methods where the time was short.
         curve: the curve itself, for other numbers of labels.
     """
 
@@ -72,6 +73,7 @@ class MethodCurve:
     best: Mapping[int, float]
     needed: Needed | None
     seconds: float
+    n_scored: int
     curve: OwnCurve = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +86,7 @@ class MethodCurve:
             "chance_to_be_best": [{"times_labels": k, "chance": chance} for k, chance in self.best.items()],
             "needed": None if self.needed is None else self.needed.to_dict(),
             "seconds": self.seconds,
+            "n_scored": self.n_scored,
         }
 
 
@@ -123,7 +126,7 @@ class LabelsNeeded:
         higher_is_better: direction of the metric.
         in_points: whether gains are in points, hundredths of the metric; False for metrics in units of the target.
         n_labels: number of labels there are.
-        n_scored: number of rows that scores rest on.
+        n_scored: number of rows that the scores of a method rest on at most.
         methods: outlook of each method, the best with the labels there are first.
         crossings: where the expected leader changes.
         min_score: least score that was asked for.

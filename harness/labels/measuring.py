@@ -41,6 +41,7 @@ class MeasuredCurve:
         scores: scores by number of labels, the fewest first.
         seconds: duration of all its fits.
         facts: facts about the data that the fits were scored on, which place errors between worst and best.
+        n_scored: number of different rows that its fits were scored on.
     """
 
     method: str
@@ -48,6 +49,7 @@ class MeasuredCurve:
     scores: tuple[Scores, ...]
     seconds: float
     facts: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    n_scored: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def scoring_in_words(task: Task, parts: Sequence[Part]) -> str:
     n = text.counted(labels_of(task), "row")
     if len(names) == 1:
         return f"all {n} are used; {parts[0].task.n_test:,} of them score, with {len(parts)} draws of the others"
-    return f"all {n} are used, in {len(names)} folds: each row that scores a fit is not among those that it learns from"
+    scored = sum(part.task.n_test for part in parts)
+    return f"{scored:,} of {n} score, in {len(names)} parts; the fits that a part scores learn from the other rows"
 
 
 def check_scored(kind: Kind, metric: str) -> None:
@@ -232,7 +235,8 @@ def _measure(
     same_rows = len({part.task.name for part, _ in own}) == 1
     scores = tuple(_scores(by_step[step], n_labels, same_rows=same_rows) for step in sorted(by_step))
     facts = by_step[0][0].record.provenance.dataset
-    return MeasuredCurve(candidate.label, candidate.method.name, scores, seconds, facts), ""
+    parts = {part.task.name: part.task.n_test for part, _ in own[: len(by_step[0])]}
+    return MeasuredCurve(candidate.label, candidate.method.name, scores, seconds, facts, sum(parts.values())), ""
 
 
 def _scores(tried: Sequence[Tried], n_labels: int, *, same_rows: bool) -> Scores:

@@ -74,6 +74,7 @@ def answer_labels(
             best={k: best[k][one.method] for k in (1, *TIMES)},
             needed=None if min_score is None else _needed(curve, n_labels, min_score, score),
             seconds=one.seconds,
+            n_scored=one.n_scored,
             curve=curve,
         )
 
@@ -84,7 +85,7 @@ def answer_labels(
         higher_is_better=spec.higher_is_better,
         in_points=task.metric not in IN_UNITS,
         n_labels=n_labels,
-        n_scored=round(max(one.scores[-1].n_rows for one in measured)) if measured else 0,
+        n_scored=max((one.n_scored for one in measured), default=0),
         methods=tuple(found),
         crossings=tuple(crossings(curves, n_labels)),
         min_score=min_score,

@@ -140,8 +140,12 @@ def terminal_compared(found: Compared) -> Table:
     """
     order = {"worse": 0, "better": 1, "not known": 2, "no difference shown": 3}
     styled = {"worse": "red", "better": "green"}
-    several = found.rows[["release_a", "release_b"]].drop_duplicates().shape[0] > 1
+    releases = found.rows[["release_a", "release_b"]].drop_duplicates()
+    several = len(releases) > 1
     title = "each release against the one before it" if several else "b against a"
+    names = [text.plain(str(name)) for name in releases.iloc[0]] if len(releases) == 1 else []
+    if names and names != ["a", "b"]:
+        title = f"b ({names[1]}) against a ({names[0]})"
     table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", "method", *(["a → b"] if several else [])):
         table.add_column(name, overflow="fold", max_width=22)
