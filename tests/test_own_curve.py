@@ -10,7 +10,6 @@ import pytest
 from scipy.special import expit
 from scipy.stats import multivariate_normal
 
-from harness.forecast.scale import logit_variance, shrunk
 from harness.forecast.own_curve import (
     BENDS,
     OWN_CURVES,
@@ -21,6 +20,7 @@ from harness.forecast.own_curve import (
     fit_curve,
     usual_bends,
 )
+from harness.forecast.scale import logit_variance, shrunk
 from harness.forecast.slopes import KnownCurve, Slopes
 
 SIZES = (128, 256, 512, 1024)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -166,7 +167,9 @@ def measured_parts() -> str:
 
 
 def _has_record(
-    cell: tuple[str, str, str, str, int], present: set[tuple[object, ...]], without_labels: set[tuple[object, ...]]
+    cell: tuple[str, str, str, str, int],
+    present: set[tuple[Any, Any, Any, Any, Any]],
+    without_labels: set[tuple[Any, Any, Any]],
 ) -> bool:
     task, encoder, method, size, seed = cell
     numbers = {"16/class": "800"} if task == "trec_fine" else {}
