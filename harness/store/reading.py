@@ -65,8 +65,8 @@ def of_suite(records: Iterable[Record], suite: str | None) -> Iterator[Record]:
 def reference_records() -> Iterator[Record]:
     """Yield the reference results that are evidence of methods, without predictions.
 
-    Earlier results follow for what the reference lacks: a method on a backbone, for a task. They count as results of the
-    reference's task, which has the same rows and scores fewer of them.
+    Earlier results follow for what the reference lacks: a method on a backbone, for a task. They count as results of
+    the reference's task, which has the same rows and scores fewer of them.
     """
     present: set[tuple[str, str | None, str]] = set()
     data: dict[str, str] = {}
