@@ -175,7 +175,7 @@ def _is_ahead(choice: AdvisedMethod, answer: Advice) -> bool:
 
 
 _MOST_GROUPS: Final = 2
-"""Most backbones whose unknown costs are named."""
+"""Most backbones whose unknown costs are named, and most methods that are said not to fit."""
 
 
 def _command(answer: Advice, choices: Sequence[AdvisedMethod], costs: Sequence[str]) -> str:
@@ -199,8 +199,8 @@ def excluded(answer: Advice) -> list[str]:
     ]
     if not outside or answer.best is None:
         return []
-    listed = "; ".join(f"{one.method} {', '.join(one.why_not)}" for one in outside[:_MOST_NAMED])
-    more = f"; and {len(outside) - _MOST_NAMED} more" if len(outside) > _MOST_NAMED else ""
+    listed = "; ".join(f"{one.method} {', '.join(one.why_not)}" for one in outside[:_MOST_GROUPS])
+    more = f"; and {len(outside) - _MOST_GROUPS} more" if len(outside) > _MOST_GROUPS else ""
     return [f"Does not fit: {listed}{more}."]
 
 

@@ -48,7 +48,7 @@ def show(answer: Advice, n_own: int, store: str, *, reference: bool, every: bool
     console.print()
     source = _source(n_own, store, reference=reference)
     if reference and not n_own and answer.question.device is None and not _is_probed(answer.device):
-        source += " `harness probe` measures steps on this machine, so that seconds are those of this machine."
+        source += " `harness probe` makes the seconds those of this machine."
     say([" ".join([*words.notes, source])], "dim")
     if answer.bases and (every or answer.question.backbones is not None):
         say(["What the answer for each backbone rests on:"], "dim")
