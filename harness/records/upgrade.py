@@ -60,7 +60,9 @@ _HIGHEST: dict[str, float | None] = {"bleu": 100.0, "chrf": 100.0, "perplexity":
 _SHARED_FOLDER = "-1-thread"
 """Suffix of folders of earlier results that two processes measured at the same time."""
 
-_NO_EVIDENCE_FILES = frozenset({"added-parameters.jsonl", "choose-grids.jsonl", "defaults.jsonl", "prompting.jsonl"})
+_NO_EVIDENCE_FILES = frozenset(
+    {"added-parameters.jsonl", "choose-grids.jsonl", "defaults.jsonl", "learning-curves.jsonl", "prompting.jsonl"}
+)
 """Files of earlier results that chose the default settings, that evaluate `choose` itself, or that have one seed of
 prompting or of added parameters."""
 
