@@ -63,8 +63,8 @@ _SHARED_FOLDER = "-1-thread"
 _NO_EVIDENCE_FILES = frozenset(
     {"added-parameters.jsonl", "choose-grids.jsonl", "defaults.jsonl", "learning-curves.jsonl", "prompting.jsonl"}
 )
-"""Files of earlier results that chose the default settings, that judge `choose` or learning curves, or that have one seed of
-prompting or of added parameters."""
+"""Files of earlier results that chose default settings, that judge `choose` or learning curves, or that have one seed
+of prompting or of added parameters."""
 
 
 def upgraded(value: dict[str, Any]) -> dict[str, Any]:
