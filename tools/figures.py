@@ -1,4 +1,4 @@
-"""`python -m tools.figures`: make every figure that rests on the reference again: docs, findings and `reports/reference`."""
+"""`python -m tools.figures`: make the figures that rest on the reference again: docs, findings, `reports/reference`."""
 
 from __future__ import annotations
 
