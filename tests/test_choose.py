@@ -143,7 +143,8 @@ def test_belief_follows_what_was_measured_and_doubts_fits_that_were_cut() -> Non
     belief = Belief([], 2)
     few = [Measured(entrants[0], 200, 1, 900, 0.9), Measured(entrants[1], 200, 1, 900, 0.8)]
     mean, _ = belief.expect(entrants, [200, 200], few)
-    assert belief.back(float(mean[0])) == pytest.approx(0.9, abs=0.01)
+    # Methods of one role share most of what is believed of them: the better one is drawn a little towards the other.
+    assert 0.88 < belief.back(float(mean[0])) < 0.9
     whole = [replace(one, n_train=1000) for one in few]
     mean, covariance = belief.expect(entrants, [1000, 1000], whole)
     # With many labels such methods are believed to differ by less than one validation says, the better by as much.
@@ -186,11 +187,13 @@ def test_a_rival_that_is_known_well_counts_where_the_leader_may_turn_out_worse()
     assert found == pytest.approx(-0.3 + 0.3 * norm.cdf(z) + 0.5 * norm.pdf(z), abs=0.01)
 
 
-def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out(tiny: BackboneFiles) -> None:
+def test_cheap_methods_that_will_hardly_come_out_ahead_are_left_out(minilm: BackboneFiles) -> None:
     """By what others measured: on 5,000 labels of two classes class means are far behind what is trained inside."""
-    names = ["tfidf", "linear-probe", "head", "prototypes", "full"]
+    trained = ["full", "last-layers", "gradual-unfreezing", "discriminative"]
+    names = ["tfidf", "linear-probe", "head", "prototypes", *trained]
     entrants = [
-        Candidate(one, one.name, one.name != "full", files=tiny if one.serves else None) for one in parse_methods(names)
+        Candidate(one, one.name, one.name not in trained, files=minilm if one.serves else None)
+        for one in parse_methods(names)
     ]
     by_name = {one.label: one for one in entrants}
     points = [p for p in gather(reference_records()).points if p.kind == "classification" and p.task != "sst2"]
@@ -324,10 +327,12 @@ def test_the_score_is_the_saved_models(chosen: tuple[Chosen, Task, Path]) -> Non
     assert not list(folder.glob(".*model*"))  # nothing half-written is left behind
 
 
-def test_it_keeps_within_its_time_and_tries_all(chosen: tuple[Chosen, Task, Path]) -> None:
+def test_it_keeps_within_its_time_and_tries_words_features_and_training(chosen: tuple[Chosen, Task, Path]) -> None:
     found, _, _ = chosen
     assert found.seconds <= 120 * 1.05
-    assert {tried.candidate.label for tried in found.tried} == {"tfidf", "linear-probe", "full", "lora"}
+    # One of the two that train a random transformer is tried. It is far behind the words, so the other is not.
+    labels = {tried.candidate.label for tried in found.tried}
+    assert {"tfidf", "linear-probe"} < labels <= {"tfidf", "linear-probe", "full", "lora"}
 
 
 def test_all_that_was_tried_is_in_the_store(chosen: tuple[Chosen, Task, Path]) -> None:

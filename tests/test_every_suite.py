@@ -42,7 +42,11 @@ def is_on_the_hub_alone(spec: TaskSpec) -> bool:
 ON_THE_HUB_ALONE = {name for name in suite_names() if all(map(is_on_the_hub_alone, load_suite(name).tasks.values()))}
 
 
-@pytest.mark.parametrize("suite_name", sorted({*suite_names()} - BORROWED - ON_THE_HUB_ALONE))
+IN_PARTS = {name for name in suite_names() if load_suite(name).parts}
+"""Suites whose tasks are those of others, with fewer test rows (tests/test_parts.py)."""
+
+
+@pytest.mark.parametrize("suite_name", sorted({*suite_names()} - BORROWED - ON_THE_HUB_ALONE - IN_PARTS))
 def test_from_data_to_score(
     suite_name: str, request: pytest.FixtureRequest, tiny_backbones: dict[str, BackboneFiles], cpu: Device
 ) -> None:

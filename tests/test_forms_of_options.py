@@ -49,6 +49,7 @@ WRONG = [
     (CHOOSE, "--peak-memory", "8", "--peak-memory 8GB"),
     (CHOOSE, "--peak-memory", "8 cows", "8GB"),
     (("replay",), "--within", "5", "--within"),
+    (("labels", "--data", "rows.csv"), "--within", "5", "--within"),
     (("audit-defaults",), "--within", "5", "--within 5m or --within 5s"),
     (ADVISE, "--train-seconds", "ten", "600"),
     (ADVISE, "--train-seconds", "-5", "600"),
