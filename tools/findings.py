@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def reference() -> pd.DataFrame:
     Added columns: `size` as the suite names it, `encoder` without its owner, and `accuracy`, which is null for metrics
     that are none and have none beside them.
     """
-    records = [one for one in stream_source(str(Path(str(shipped("results/reference"))))) if _is_own(one)]
+    records = [one for one in stream_source(str(shipped("results/reference"))) if _is_own(one)]
     frame = tidy_frame(records)
     frame["accuracy"] = [_accuracy(one) for one in records]
     per_class = [
@@ -72,9 +71,6 @@ class Gap:
     by_task: dict[str, float]
     n_seeds: int
 
-    def __str__(self) -> str:
-        return f"{self.mean:+.1f} points (95 % interval {self.low:.1f} to {self.high:.1f}, {len(self.by_task)} tasks)"
-
     @property
     def n_ahead(self) -> int:
         """Number of tasks on which the first is ahead."""
@@ -82,13 +78,13 @@ class Gap:
 
 
 def choose(
-    method: str, size: str | Sequence[str] | None = None, encoder: str | None = None, tasks: Sequence[str] | None = None
+    method: str, size: str | None = None, encoder: str | None = None, tasks: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Return the classification cells of a method at its defaults."""
     frame = reference()
     found = frame[(frame["method"] == method) & (frame["kind"] == "classification") & frame["accuracy"].notna()]
     if size is not None:
-        found = found[found["size"].isin([size] if isinstance(size, str) else list(size))]
+        found = found[found["size"] == size]
     if encoder is not None:
         found = found[found["encoder"] == encoder]
     return found if tasks is None else found[found["task"].isin(list(tasks))]
@@ -111,11 +107,9 @@ def gap(first: pd.DataFrame, second: pd.DataFrame, on: Sequence[str] = ("task", 
     return Gap(mean, mean - half, mean + half, {str(k): float(v) for k, v in by_task.items()}, n_seeds)
 
 
-def ratio(
-    first: pd.DataFrame, second: pd.DataFrame, column: str, on: Sequence[str] = ("task", "size", "seed")
-) -> float:
+def ratio(first: pd.DataFrame, second: pd.DataFrame, column: str) -> float:
     """Return the median ratio of a cost over the pairs of two sets of cells."""
-    pairs = first.merge(second, on=list(on), suffixes=("", "_other"))
+    pairs = first.merge(second, on=["task", "size", "seed"], suffixes=("", "_other"))
     return float((pairs[column] / pairs[f"{column}_other"]).astype(float).median())
 
 

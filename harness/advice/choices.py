@@ -84,7 +84,7 @@ class AdvisedMethod:
 
 @dataclass(frozen=True)
 class Gain:
-    """What one method's score is expected to be above another's. Positive is better, for every metric.
+    """Expected gain of one method's score over another's. Positive is better, for every metric.
 
     Attributes:
         expected: difference of the expected scores, in the metric's own numbers.

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import json
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -285,19 +284,19 @@ def _explain(console: Console, cls: type[Method]) -> None:
 
 def _suite_facts(name: str) -> dict[str, Any]:
     """Return what `harness suites NAME` prints, as plain values."""
-    from harness.planning import BUDGET_SETS, load_suite, resolve_parts, suite_origin
+    from harness.planning import BUDGET_SETS, load_suite, resolve_parts, suite_origin, whole_grid
 
     suite = load_suite(name)
-    parts = resolve_parts(suite)
+    grid = whole_grid(suite)
     return {
         "suite": suite.name,
         "about": suite.description,
         "package": suite_origin(name),
-        "backbones": _backbones_of(suite, parts),
-        "methods": list(dict.fromkeys(name for part in parts for name in part.methods)),
-        "sizes": list(dict.fromkeys(size for part in parts for size in part.sizes)),
-        "seeds": sorted({seed for part in parts for seed in part.seeds}),
-        "parts": [dataclasses.asdict(part) for part in parts] if suite.parts else None,
+        "backbones": list(grid.backbones or ()),
+        "methods": list(grid.methods),
+        "sizes": list(grid.sizes),
+        "seeds": sorted(grid.seeds),
+        "parts": [dataclasses.asdict(part) for part in resolve_parts(suite)] if suite.parts else None,
         "budget": (suite.budget or Budget()).label(),
         "budget_sets": {
             one: [budget.label() for budget in suite.budget_set(one)] for one in {**BUDGET_SETS, **suite.budgets}
@@ -318,12 +317,6 @@ def _suite_facts(name: str) -> dict[str, Any]:
     }
 
 
-def _backbones_of(suite: Suite, parts: Sequence[Axes]) -> list[str]:
-    """Return the names of the backbones of a suite, each once: those of its parts, or of its tasks."""
-    several = ((part.backbones or suite.backbones_of(task)) for part in parts for task in part.tasks)
-    return list(dict.fromkeys(name for names in several for name in names))
-
-
 def _show_part(console: Console, at: int, part: Axes, suite: Suite) -> None:
     """Print the axes of one part of a suite."""
     where = "every task" if len(part.tasks) == len(suite.tasks) else ", ".join(part.tasks)
@@ -336,7 +329,7 @@ def _show_part(console: Console, at: int, part: Axes, suite: Suite) -> None:
 
 def show_suites(name: str | None, *, as_json: bool = False) -> None:
     """Print the shipped suites, or one of them in full."""
-    from harness.planning import BUDGET_SETS, load_suite, resolve_parts, suite_names, suite_origin
+    from harness.planning import BUDGET_SETS, load_suite, resolve_parts, suite_names, suite_origin, whole_grid
 
     if as_json:
         print_json([_suite_facts(one) for one in suite_names()] if name is None else _suite_facts(name))
@@ -348,28 +341,26 @@ def show_suites(name: str | None, *, as_json: bool = False) -> None:
             table.add_column(heading, overflow="fold")
         for known in suite_names():
             suite = load_suite(known)
-            parts = resolve_parts(suite)
-            sizes = ", ".join(dict.fromkeys(size for part in parts for size in part.sizes))
-            methods = {name for part in parts for name in part.methods}
+            grid = whole_grid(suite)
             package = suite_origin(known)
             listed = f"{suite.name}\nfrom {package}" if package else suite.name
-            row = (listed, ", ".join(suite.tasks), str(len(methods)), sizes, suite.description)
+            row = (listed, ", ".join(suite.tasks), str(len(grid.methods)), ", ".join(grid.sizes), suite.description)
             table.add_row(*map(Text, row))
         console.print(table)
         console.print("`harness suites NAME` explains one; `harness run NAME` runs it.", markup=False)
         return
     suite = load_suite(name)
     console.print(Text(f"{suite.name}: {suite.description}", style="bold"))
-    parts = resolve_parts(suite)
-    backbones = _backbones_of(suite, parts)
+    grid = whole_grid(suite)
+    backbones = grid.backbones or ()
     heading = "Backbones" if suite.backbones is not None or (len(backbones) > 1 and suite.parts) else "Backbone"
     console.print(Text(f"{heading}: {', '.join(backbones)}"))
     if suite.parts:
-        for at, part in enumerate(parts, start=1):
+        for at, part in enumerate(resolve_parts(suite), start=1):
             _show_part(console, at, part, suite)
     else:
-        sizes, seeds = ", ".join(map(str, suite.sizes)), ", ".join(map(str, suite.seeds))
-        console.print(Text(f"Methods: {', '.join(suite.methods)}\nSizes: {sizes}\nSeeds: {seeds}"))
+        sizes, seeds = ", ".join(grid.sizes), ", ".join(map(str, grid.seeds))
+        console.print(Text(f"Methods: {', '.join(grid.methods)}\nSizes: {sizes}\nSeeds: {seeds}"))
     console.print(Text(f"Budget: {(suite.budget or Budget()).label()}"))
     for set_name in {**BUDGET_SETS, **suite.budgets}:
         labels = "; ".join(budget.label() for budget in suite.budget_set(set_name))

@@ -95,7 +95,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class CurveBelief:
-    """What is expected of a curve before it is measured.
+    """Expectation of a curve before it is measured.
 
     Attributes:
         slope: expected slope, in logits per factor e of labels.

@@ -118,7 +118,7 @@ class Crossing:
 
 @dataclass(frozen=True)
 class LabelsNeeded:
-    """What more labels would buy.
+    """Outlook of more labels.
 
     Attributes:
         task: name of the task.

@@ -1,5 +1,6 @@
 from .parts import Axes as Axes
 from .parts import resolve_parts as resolve_parts
+from .parts import whole_grid as whole_grid
 from .plan import PlannedCell as PlannedCell
 from .plan import join_parts as join_parts
 from .plan import label_of as label_of

@@ -93,6 +93,19 @@ def resolve_parts(
     return left
 
 
+def whole_grid(suite: Suite) -> Axes:
+    """Return the values of each axis over all parts of a suite; tasks give their backbones where a part names none."""
+    parts = resolve_parts(suite)
+    names = ((part.backbones or suite.backbones_of(task)) for part in parts for task in part.tasks)
+    return Axes(
+        _once([name for part in parts for name in part.tasks]),
+        _once([name for several in names for name in several]),
+        _once([name for part in parts for name in part.methods]),
+        _once([size for part in parts for size in part.sizes]),
+        _once([seed for part in parts for seed in part.seeds]),
+    )
+
+
 def _once(values: Sequence[_Value]) -> tuple[_Value, ...]:
     return tuple(dict.fromkeys(values))
 

@@ -170,7 +170,7 @@ def is_earlier_evidence(file: str) -> bool:
 def of_earlier(record: Record, folder: str) -> Record:
     """Return an earlier result with the fact in the name of its folder: whether two cells ran at a time."""
     if folder.endswith(_SHARED_FOLDER):
-        return replace(record, provenance=replace(record.provenance, cells_at_a_time=2))
+        return record.replaced(provenance=replace(record.provenance, cells_at_a_time=2))
     return record
 
 

@@ -15,7 +15,7 @@ from harness.report.observations import Observations
 from harness.support import text
 
 Change = Literal["new", "missing", "changed identity", "another device", "failed", "succeeded"]
-"""What happened to a cell: `failed` and `succeeded` say that its status changed from `ok`, or to it."""
+"""Kind of change of a cell: `failed` and `succeeded` say that its status changed from `ok`, or to it."""
 
 _COLUMNS: dict[str, str] = {
     **dict.fromkeys(("change", "task", "backbone", "method", "variant"), "string"),

@@ -41,7 +41,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the site knows of a report.
+    """Facts of a report that the site needs.
 
     Attributes:
         title: its title.

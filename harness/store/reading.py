@@ -81,7 +81,7 @@ def reference_records() -> Iterator[Record]:
         for record in read_jsonl(file, with_predictions=False, checked=False):
             if (record.cell.task, record.cell.backbone, record.cell.method) not in present:
                 cell = replace(record.cell, data=data.get(record.cell.task, record.cell.data))
-                yield replace(of_earlier(record, folder), cell=cell)
+                yield of_earlier(record, folder).replaced(cell=cell)
 
 
 def reference_grids() -> Iterator[Record]:

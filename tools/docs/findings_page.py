@@ -20,6 +20,9 @@ from tools.findings import (
     spread,
 )
 
+_Fits = tuple[str, str | None]
+"""A method and its encoder; None where it uses none."""
+
 _ON_SMALL = ("linear-probe", "last-layers", "lora", "full")
 
 
@@ -29,26 +32,26 @@ def findings_page() -> str:
         "findings.md",
         {
             "setting": _setting(),
-            "full_against_probe": _gaps("full", "linear-probe", SMALL),
+            "full_against_probe": _gaps(("full", SMALL), ("linear-probe", SMALL)),
             "full_by_task": _by_task(),
             "probe_seconds": _seconds("linear-probe", SMALL),
             "full_seconds": _seconds("full", SMALL),
-            "last_against_full": _gaps("last-layers", "full", SMALL),
-            "last_seconds": _ratio("last-layers", "full", "train_seconds"),
-            "last_memory": _ratio("last-layers", "full", "memory_bytes"),
-            "lora_against_full": _gaps("lora", "full", SMALL),
-            "lora_seconds": _ratio("lora", "full", "train_seconds"),
-            "lora_memory": _ratio("lora", "full", "memory_bytes"),
-            "setfit_against_probe": _gaps("setfit", "linear-probe", SMALL),
-            "setfit_against_full": _gaps("setfit", "full", SMALL),
+            "last_against_full": _gaps(("last-layers", SMALL), ("full", SMALL)),
+            "last_seconds": _ratio(("last-layers", SMALL), ("full", SMALL), "train_seconds"),
+            "last_memory": _ratio(("last-layers", SMALL), ("full", SMALL), "memory_bytes"),
+            "lora_against_full": _gaps(("lora", SMALL), ("full", SMALL)),
+            "lora_seconds": _ratio(("lora", SMALL), ("full", SMALL), "train_seconds"),
+            "lora_memory": _ratio(("lora", SMALL), ("full", SMALL), "memory_bytes"),
+            "setfit_against_probe": _gaps(("setfit", SMALL), ("linear-probe", SMALL)),
+            "setfit_against_full": _gaps(("setfit", SMALL), ("full", SMALL)),
             "setfit_seconds": _seconds("setfit", SMALL),
-            "larger_probe": _encoders(MEDIUM, SMALL),
-            "larger_probe_seconds": _larger_seconds(),
-            "small_full_against_larger_probe": _across(),
-            "probe_against_words": _words(),
+            "larger_probe": _gaps(("linear-probe", MEDIUM), ("linear-probe", SMALL)),
+            "larger_probe_seconds": _ratio(("linear-probe", MEDIUM), ("linear-probe", SMALL), "train_seconds", 1),
+            "small_full_against_larger_probe": _gaps(("full", SMALL), ("linear-probe", MEDIUM)),
+            "probe_against_words": _gaps(("linear-probe", MEDIUM), ("tfidf", None)),
             "names_against_probe": _names(),
-            "neighbours": _gaps("knn", "linear-probe", MEDIUM),
-            "class_means": _gaps("prototypes", "linear-probe", MEDIUM),
+            "neighbours": _gaps(("knn", MEDIUM), ("linear-probe", MEDIUM)),
+            "class_means": _gaps(("prototypes", MEDIUM), ("linear-probe", MEDIUM)),
             "spreads": _spreads(),
             "scores": _scores(),
             "missing": measured_parts(),
@@ -66,23 +69,12 @@ def _setting() -> str:
     )
 
 
-def _available(first: str, second: str, encoder: str) -> list[str]:
-    """Return the sizes at which both methods have records of at least four common tasks."""
-    tasks = {
-        (method, size): set(choose(method, size, encoder if method != "tfidf" else None)["task"])
-        for method in (first, second)
-        for size in SIZES
-    }
-    return [size for size in SIZES if len(tasks[first, size] & tasks[second, size]) >= 4]
-
-
-def _gaps(first: str, second: str, encoder: str) -> str:
-    """Return a table of the difference of two methods on one encoder, by size."""
-    rows = []
-    for size in _available(first, second, encoder):
-        one = gap(choose(first, size, encoder), choose(second, size, encoder))
-        rows.append(_gap_row(size, one))
-    return _gap_table(rows)
+def _gaps(first: _Fits, second: _Fits) -> str:
+    """Return a table of the difference of two methods on encoders, at the sizes that have four common tasks."""
+    pairs = [(size, choose(first[0], size, first[1]), choose(second[0], size, second[1])) for size in SIZES]
+    return _gap_table(
+        [_gap_row(size, gap(one, other)) for size, one, other in pairs if len({*one["task"]} & {*other["task"]}) >= 4]
+    )
 
 
 def _gap_row(size: str, one: Gap) -> tuple[str, ...]:
@@ -106,35 +98,8 @@ def _seconds(method: str, encoder: str) -> str:
     return ", ".join(f"{value:.1f} s ({size})" if value < 10 else f"{value:.0f} s ({size})" for size, value in found)
 
 
-def _ratio(first: str, second: str, column: str) -> str:
-    return f"{ratio(choose(first, None, SMALL), choose(second, None, SMALL), column):.2f}"
-
-
-def _encoders(larger: str, smaller: str) -> str:
-    rows = [
-        _gap_row(size, gap(choose("linear-probe", size, larger), choose("linear-probe", size, smaller)))
-        for size in SIZES
-    ]
-    return _gap_table(rows)
-
-
-def _larger_seconds() -> str:
-    larger, smaller = (choose("linear-probe", None, encoder) for encoder in (MEDIUM, SMALL))
-    return f"{ratio(larger, smaller, 'train_seconds'):.1f}"
-
-
-def _across() -> str:
-    rows = []
-    for size in SIZES:
-        full, probe = choose("full", size, SMALL), choose("linear-probe", size, MEDIUM)
-        if len(set(full["task"]) & set(probe["task"])) >= 4:
-            rows.append(_gap_row(size, gap(full, probe)))
-    return _gap_table(rows)
-
-
-def _words() -> str:
-    rows = [_gap_row(size, gap(choose("linear-probe", size, MEDIUM), choose("tfidf", size))) for size in SIZES]
-    return _gap_table(rows)
+def _ratio(first: _Fits, second: _Fits, column: str, digits: int = 2) -> str:
+    return f"{ratio(choose(first[0], None, first[1]), choose(second[0], None, second[1]), column):.{digits}f}"
 
 
 def _names() -> str:

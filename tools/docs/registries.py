@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.methods import methods
 from harness.metrics import MetricSpec, metrics
-from harness.planning import load_suite, resolve_parts, suite_names, suite_origin
+from harness.planning import load_suite, suite_names, suite_origin, whole_grid
 from harness.tasks import FORMS, Kind, kinds
 from tools.docs.describe import own, serves_kind
 from tools.docs.markdown import code, fill, linked, read_docstring, table
@@ -117,7 +117,7 @@ def suites_page() -> str:
             code(name),
             suite.description,
             ", ".join(f"[{task}](#{task})" for task in suite.tasks),
-            ", ".join(dict.fromkeys(size for part in resolve_parts(suite) for size in part.sizes)),
+            ", ".join(whole_grid(suite).sizes),
         )
         for name, suite in suites.items()
     ]
@@ -133,17 +133,14 @@ def suites_page() -> str:
 
 def _suite(suite: Any) -> Iterator[str]:
     yield f"### Suite {suite.name}"
-    parts = resolve_parts(suite)
-    backbones = dict.fromkeys(
-        name for part in parts for task in part.tasks for name in part.backbones or suite.backbones_of(task)
-    )
+    grid = whole_grid(suite)
     budgets = [f"`--budget {name}`" for name in suite.budgets]
     facts = [
-        ("backbone", ", ".join(map(code, backbones))),
-        ("methods", ", ".join(map(_method, dict.fromkeys(name for part in parts for name in part.methods)))),
-        ("seeds", ", ".join(map(str, sorted({seed for part in parts for seed in part.seeds})))),
+        ("backbone", ", ".join(map(code, grid.backbones or ()))),
+        ("methods", ", ".join(map(_method, grid.methods))),
+        ("seeds", ", ".join(map(str, sorted(grid.seeds)))),
         *(
-            [("parts", f"{len(parts)}, in the order of their value (`harness suites {suite.name}`)")]
+            [("parts", f"{len(suite.parts)}, in the order of their value (`harness suites {suite.name}`)")]
             if suite.parts
             else []
         ),

@@ -66,7 +66,7 @@ _TORCH: Final = re.compile(r"PyTorch version: (\S+)")
 
 @dataclass(frozen=True)
 class _Run:
-    """What a file says about all of its tasks.
+    """Statements of a file about all of its tasks.
 
     Attributes:
         path: the file.

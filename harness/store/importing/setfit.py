@@ -73,7 +73,7 @@ _N_TEST: Final = {
 
 @dataclass(frozen=True)
 class _Place:
-    """What the folders of a result say: `SCRIPTS/MODEL/DATASET/[LANGUAGES/]SPLIT`.
+    """Facts in the folders of a result: `SCRIPTS/MODEL/DATASET/[LANGUAGES/]SPLIT`.
 
     Attributes:
         scripts: folder of the scripts, such as `transformers`; None where no folder is called like one.
